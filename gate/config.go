@@ -13,7 +13,6 @@ import "time"
 //	reload:"restart"   a change takes effect at the next start only (on a
 //	                   table: all its keys)
 //	oneof:"a,b"        the only texts allowed
-//	secret:"url"       a URL whose password is never shown
 //
 // docs/configuration.md and ssegate.toml name every key with its default; a
 // test keeps them true.
@@ -47,9 +46,9 @@ type Listen struct {
 // Cluster is the table [cluster]: empty URLs make one node with everything in
 // memory.
 type Cluster struct {
-	Redis     string        `toml:"redis" secret:"url"`
-	RabbitMQ  string        `toml:"rabbitmq" secret:"url"`
-	Consul    string        `toml:"consul" secret:"url"`
+	Redis     SecretURL     `toml:"redis"`
+	RabbitMQ  SecretURL     `toml:"rabbitmq"`
+	Consul    SecretURL     `toml:"consul"`
 	Prefix    string        `toml:"prefix"`  // of Redis keys, the exchange, the Consul service
 	Service   string        `toml:"service"` // Consul service of the nodes; "" = Prefix
 	Heartbeat time.Duration `toml:"heartbeat"`
