@@ -39,20 +39,21 @@ const (
 // Record is what any node needs to know to let a client come back to a
 // stream. Fields that are no words of this package's are opaque to it.
 type Record struct {
-	Stream      sse.StreamID `json:"stream"`
-	Owner       string       `json:"owner"` // node id
-	Epoch       uint64       `json:"epoch"` // the owner's term
-	State       State        `json:"state"`
-	End         sse.End      `json:"end,omitempty"`
-	Route       string       `json:"route"`
-	Principal   []byte       `json:"principal,omitempty"` // hash of who started it
-	Started     time.Time    `json:"started"`
-	Ended       time.Time    `json:"ended,omitzero"`
-	Tail        sse.Pos      `json:"tail"`
-	UpstreamIDs bool         `json:"upstream_ids,omitempty"` // the backend's own ids are in its events
-	UpstreamID  []byte       `json:"upstream_id,omitempty"`  // the last of them
-	Head        []byte       `json:"head,omitempty"`         // the first response's head, encoded by package proxy
-	Request     []byte       `json:"request,omitempty"`      // kept for a takeover only, encoded by package proxy
+	Stream        sse.StreamID `json:"stream"`
+	Owner         string       `json:"owner"` // node id
+	Epoch         uint64       `json:"epoch"` // the owner's term
+	State         State        `json:"state"`
+	End           sse.End      `json:"end,omitempty"`
+	Route         string       `json:"route"`
+	Principal     []byte       `json:"principal,omitempty"` // hash of who started it
+	Started       time.Time    `json:"started"`
+	Ended         time.Time    `json:"ended,omitzero"`
+	Tail          sse.Pos      `json:"tail"`
+	UpstreamIDs   bool         `json:"upstream_ids,omitempty"`   // the backend's own ids are in its events
+	UpstreamID    []byte       `json:"upstream_id,omitempty"`    // the last of them
+	UpstreamRetry bool         `json:"upstream_retry,omitempty"` // the backend gives retry hints itself
+	Head          []byte       `json:"head,omitempty"`           // the first response's head, encoded by package proxy
+	Request       []byte       `json:"request,omitempty"`        // kept for a takeover only, encoded by package proxy
 }
 
 var (
@@ -64,7 +65,8 @@ var (
 
 // Any error of a method that is neither sentinel means that the registry
 // could not be reached and nothing is known. Every wait ends with ctx, and
-// all methods may be called concurrently.
+// all methods may be called concurrently. Slices handed in or out are shared,
+// never changed.
 
 // Nodes is the part about leases.
 type Nodes interface {
@@ -75,10 +77,12 @@ type Nodes interface {
 	// List returns the nodes whose lease is valid, sorted by ID.
 	List(ctx context.Context) ([]Node, error)
 	// Leave ends the lease and removes all that is kept under the node's
-	// name (connections, interest).
+	// name (connections, interest, the cleaner's office).
 	Leave(ctx context.Context, id string) error
 	// Sweep removes what nodes without a lease left behind and returns their
-	// ids. One node does this at a time, see Lead.
+	// ids, each death once or, after an error, rather twice than never: dead
+	// counts even when err is not nil. One node does this at a time, see
+	// Lead.
 	Sweep(ctx context.Context) (dead []string, err error)
 	// Lead makes node the one cleaner for ttl if nobody else is, or renews
 	// it; true when node is the cleaner now.
@@ -94,9 +98,13 @@ type Streams interface {
 	// Get returns a record or ErrUnknown.
 	Get(ctx context.Context, id sse.StreamID) (Record, error)
 	// Claim replaces the record if the stored one still has epoch old and
-	// rec.Epoch is newer; ErrFenced otherwise (also when it is gone).
+	// rec.Epoch is newer; ErrFenced otherwise (also when it is gone). Who
+	// holds the record in that epoch already may claim it again, so that a
+	// Claim whose fate is not known can be repeated.
 	Claim(ctx context.Context, rec Record, old uint64, ttl time.Duration) error
-	// Touch puts off the end of records (and of their interest).
+	// Touch puts off the end of records and of the interest that live nodes
+	// have in them; it never brings an end nearer. Streams without a record
+	// are passed over.
 	Touch(ctx context.Context, ids []sse.StreamID, ttl time.Duration) error
 }
 
@@ -120,19 +128,28 @@ type Bid struct {
 	Sum []byte `json:"sum,omitempty"`
 }
 
+// Same reports whether both are one node's bid for one stream.
+func (b Bid) Same(o Bid) bool { return b.Stream == o.Stream && b.Owner == o.Owner }
+
+// MaxPrints is how many streams are kept under one fingerprint.
+const MaxPrints = 16
+
 // Keys is the part about finding a stream by what the client sends.
 type Keys interface {
 	// Elect puts bid under key for ttl if the key is free, and returns what
-	// stands there now: won is true when that is bid itself. A bid whose
-	// owner has no valid lease counts as free.
+	// stands there now: won is true when that is bid itself (also when it
+	// stood there before). A bid whose owner has no valid lease counts as
+	// free; of several that find it so, one wins.
 	Elect(ctx context.Context, key string, bid Bid, ttl time.Duration) (now Bid, won bool, err error)
-	// Extend puts off the end of a key that still holds this stream.
+	// Extend puts off the end of a key that still holds this stream;
+	// ErrUnknown when it does not.
 	Extend(ctx context.Context, key string, stream sse.StreamID, ttl time.Duration) error
-	// Release frees a key that still holds this stream.
+	// Release frees a key that still holds this stream; any other is left
+	// alone.
 	Release(ctx context.Context, key string, stream sse.StreamID) error
 	// AddPrint notes that a request with this fingerprint led to the stream;
-	// ByPrint returns the streams noted (at most 16, the newest) whose ttl
-	// has not passed.
+	// ByPrint returns the streams noted (at most MaxPrints, newest first)
+	// whose ttl has not passed.
 	AddPrint(ctx context.Context, print string, stream sse.StreamID, ttl time.Duration) error
 	ByPrint(ctx context.Context, print string) ([]sse.StreamID, error)
 }
@@ -152,7 +169,8 @@ type Connection struct {
 // its lease.
 type Connections interface {
 	// PutConns and DropConns change a node's own connections, in one round
-	// trip each where the driver can.
+	// trip each where the driver can. PutConns answers ErrUnknown and keeps
+	// nothing when the node has no valid lease: its next Beat says lapsed.
 	PutConns(ctx context.Context, node string, conns []Connection) error
 	DropConns(ctx context.Context, node string, ids []string) error
 	// Conns returns the connections of the live nodes, in no order.

@@ -1,0 +1,287 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"time"
+
+	"ssegate/bus"
+	"ssegate/reconnect"
+	"ssegate/registry"
+)
+
+// What the messages between nodes mean. The values go over the wire.
+const (
+	// kindFrames carries frames of an owned stream that are in the log.
+	kindFrames bus.Kind = 1 + iota
+	// kindFollow tells an owner that the sender follows; the body is the Seq
+	// it has and the Seq its fastest client has. Said again now and then.
+	kindFollow
+	// kindUnfollow is the other end of kindFollow.
+	kindUnfollow
+	// kindAsk asks an owner for a stream's record; the body is 1 when the
+	// answer may wait until the upstream has answered.
+	kindAsk
+	// kindRecord answers kindAsk: the record as JSON, empty when unknown.
+	kindRecord
+	// kindStop asks an owner to stop the upstream; answered with kindRecord.
+	kindStop
+	// kindGone tells a follower that we do not own what it follows.
+	kindGone
+)
+
+// question is a kindAsk that waits for the upstream's answer.
+type question struct {
+	from string
+	call uint64
+}
+
+// receiver is the Node as the bus sees it.
+type receiver Node
+
+// Receive implements bus.Handler.
+func (r *receiver) Receive(msgs []bus.Message) {
+	n := (*Node)(r)
+	for i := range msgs {
+		n.receive(&msgs[i])
+	}
+}
+
+// Lost implements bus.Handler: who cannot be reached is no longer sent to;
+// if it lives, it will say again that it follows.
+func (r *receiver) Lost(to string, why bus.LostReason) {
+	n := (*Node)(r)
+	n.count.lost(why)
+	if why != bus.LostUnroutable {
+		return
+	}
+	for _, s := range n.all(func(s *Stream) bool { return s.owned.Load() }) {
+		s.unfollow(to)
+	}
+}
+
+// Up implements bus.Handler.
+func (r *receiver) Up(up bool) {
+	n := (*Node)(r)
+	was := n.busUp.Swap(up)
+	if was != up {
+		what := "bus is down; following the log instead"
+		if up {
+			what = "bus is up"
+		}
+		n.cfg.Report(Report{What: what})
+	}
+	if up {
+		n.wg.Go(func() { n.checkTails(n.ctx); n.refollow(n.ctx) })
+	}
+}
+
+func (n *Node) receive(m *bus.Message) {
+	switch m.Kind {
+	case kindFrames:
+		s := n.local(m.Stream)
+		if s == nil || s.owned.Load() {
+			n.post(m.From, bus.Message{Kind: kindUnfollow, Stream: m.Stream})
+			return
+		}
+		frames, err := bus.DecodeFrames(m.Body)
+		if err != nil {
+			n.count.garbage.Add(1)
+			return
+		}
+		n.count.received.Add(uint64(len(frames)))
+		s.receive(frames)
+	case kindFollow:
+		have, fastest, ok := decodeFollow(m.Body)
+		if s := n.local(m.Stream); s != nil && s.owned.Load() && ok {
+			s.follow(m.From, have, fastest)
+		} else {
+			n.post(m.From, bus.Message{Kind: kindGone, Stream: m.Stream})
+		}
+	case kindUnfollow:
+		if s := n.local(m.Stream); s != nil && s.owned.Load() {
+			s.unfollow(m.From)
+		}
+	case kindGone:
+		if s := n.local(m.Stream); s != nil && !s.owned.Load() {
+			n.wg.Go(func() { n.reconsider(n.ctx, s) })
+		}
+	case kindAsk:
+		q := question{m.From, m.Call}
+		s := n.local(m.Stream)
+		if s != nil && len(m.Body) > 0 && m.Body[0] == 1 && s.park(q) {
+			return
+		}
+		n.answer(q, s)
+	case kindStop:
+		s := n.local(m.Stream)
+		if s != nil {
+			s.cancel(ErrStopped)
+		}
+		n.answer(question{m.From, m.Call}, s)
+	case kindRecord:
+		n.mu.Lock()
+		c := n.calls[m.Call]
+		n.mu.Unlock()
+		if c != nil {
+			select {
+			case c <- *m:
+			default:
+			}
+		}
+	default:
+		n.count.garbage.Add(1) // a newer node's word that we do not know
+	}
+}
+
+// park keeps a question until the upstream has answered; false when it has.
+func (s *Stream) park(q question) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.begun:
+		return false
+	default:
+	}
+	if len(s.waiting) >= 1024 {
+		return false
+	}
+	s.waiting = append(s.waiting, q)
+	return true
+}
+
+func (n *Node) answer(q question, s *Stream) {
+	var body []byte
+	if s != nil && s.owned.Load() {
+		rec := s.Record()
+		rec.Request = nil
+		body, _ = json.Marshal(rec) // a Record of ours always marshals
+	}
+	m := bus.Message{Kind: kindRecord, Call: q.call, Body: body}
+	if s != nil {
+		m.Stream = s.ID
+	}
+	n.post(q.from, m)
+}
+
+// post sends a message without making the caller wait.
+func (n *Node) post(to string, m bus.Message) {
+	ctx, cancel := context.WithTimeout(n.ctx, 50*time.Millisecond)
+	defer cancel()
+	n.sendTo(ctx, to, m)
+}
+
+func (n *Node) sendTo(ctx context.Context, to string, msgs ...bus.Message) bool {
+	for i := range msgs {
+		msgs[i].From = n.ID()
+	}
+	if err := n.cfg.Bus.Send(ctx, to, msgs); err != nil {
+		n.count.sendErrors.Add(1)
+		return false
+	}
+	return true
+}
+
+// call asks a node and waits for the answer, at most until ctx is done.
+func (n *Node) call(ctx context.Context, to string, m bus.Message) (rec registry.Record, err error) {
+	c := make(chan bus.Message, 1)
+	n.mu.Lock()
+	n.lastID++
+	m.Call = n.lastID
+	n.calls[m.Call] = c
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.calls, m.Call)
+		n.mu.Unlock()
+	}()
+	if !n.sendTo(ctx, to, m) {
+		return rec, ErrUnavailable
+	}
+	select {
+	case a := <-c:
+		if len(a.Body) == 0 {
+			return rec, ErrUnknown
+		}
+		if json.Unmarshal(a.Body, &rec) != nil {
+			n.count.garbage.Add(1)
+			return rec, ErrUnavailable
+		}
+		return rec, nil
+	case <-ctx.Done():
+		return rec, ErrUnavailable
+	case <-n.ctx.Done():
+		return rec, ErrUnavailable
+	}
+}
+
+// nodeByTag finds the node whose tag an edge id bears: this one, a live peer,
+// or "" when none is known.
+func (n *Node) nodeByTag(tag [8]byte) string {
+	if reconnect.OwnerTag(n.ID()) == tag {
+		return n.ID()
+	}
+	for id := range *n.peers.Load() {
+		if reconnect.OwnerTag(id) == tag {
+			return id
+		}
+	}
+	return ""
+}
+
+func encodeFollow(have, fastest uint64) []byte {
+	b := binary.AppendUvarint(make([]byte, 0, 10), have)
+	return binary.AppendUvarint(b, fastest)
+}
+
+func decodeFollow(b []byte) (have, fastest uint64, ok bool) {
+	have, k := binary.Uvarint(b)
+	if k <= 0 {
+		return 0, 0, false
+	}
+	fastest, j := binary.Uvarint(b[k:])
+	return have, fastest, j > 0
+}
+
+// follow books another node's interest in an owned stream and sends it what
+// it lacks.
+func (s *Stream) follow(node string, have, fastest uint64) {
+	s.mu.Lock()
+	in := s.nodes[node]
+	if in == nil {
+		if s.nodes == nil {
+			s.nodes = map[string]*interest{}
+		}
+		in = &interest{sent: have}
+		s.nodes[node] = in
+	}
+	in.seen, in.fastest = time.Now(), fastest
+	s.pace()
+	s.settle()
+	s.mu.Unlock()
+	s.node.out.add(s)
+}
+
+func (s *Stream) unfollow(node string) {
+	s.mu.Lock()
+	delete(s.nodes, node)
+	s.pace()
+	s.settle()
+	s.mu.Unlock()
+}
+
+// pace tells the hub how far the fastest follower of another node is. s.mu
+// is held.
+func (s *Stream) pace() {
+	var fastest uint64
+	for _, in := range s.nodes {
+		fastest = max(fastest, in.fastest+1)
+	}
+	if fastest > 0 {
+		// News of a remote follower are old when they arrive, and the log
+		// keeps what it has not read: half the log's room is allowed for.
+		fastest += uint64(s.spec.Limits.Length / 2)
+	}
+	s.hub.SetPace(fastest)
+}

@@ -1,0 +1,67 @@
+package cluster
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"ssegate/bus"
+	"ssegate/reconnect"
+)
+
+type counters struct {
+	logged, sent, received                  atomic.Uint64
+	logErrors, registryErrors, sendErrors   atomic.Uint64
+	lostUnroutable, lostRefused, lostOverfl atomic.Uint64
+	jumps, foundByCheck, gaps               atomic.Uint64
+	garbage, registryDropped                atomic.Uint64
+	nodesGone, takeovers, electionsUnheld   atomic.Uint64
+}
+
+func (c *counters) lost(why bus.LostReason) {
+	switch why {
+	case bus.LostUnroutable:
+		c.lostUnroutable.Add(1)
+	case bus.LostRefused:
+		c.lostRefused.Add(1)
+	default:
+		c.lostOverfl.Add(1)
+	}
+}
+
+// Stats are counters since the start of the node.
+type Stats struct {
+	FramesLogged, FramesSent, FramesReceived uint64
+	LogErrors, RegistryErrors, SendErrors    uint64
+	Lost                                     map[bus.LostReason]uint64
+	Jumps                                    uint64 // times a replica met frames beyond the next one
+	FoundByCheck                             uint64 // replicas that a tail check found behind while the bus was up
+	Gaps                                     uint64 // gaps told to clients
+	Garbage                                  uint64 // messages that could not be understood
+	RegistryDropped                          uint64 // operations given up because too many waited
+	NodesGone, Takeovers, ElectionsUnheld    uint64
+	BusUp                                    bool
+	Outbox                                   int // streams with news that the log does not have
+}
+
+// Stats reads the counters.
+func (n *Node) Stats() Stats {
+	c := &n.count
+	n.out.mu.Lock()
+	waiting := len(n.out.list)
+	n.out.mu.Unlock()
+	return Stats{
+		FramesLogged: c.logged.Load(), FramesSent: c.sent.Load(), FramesReceived: c.received.Load(),
+		LogErrors: c.logErrors.Load(), RegistryErrors: c.registryErrors.Load(), SendErrors: c.sendErrors.Load(),
+		Lost: map[bus.LostReason]uint64{
+			bus.LostUnroutable: c.lostUnroutable.Load(),
+			bus.LostRefused:    c.lostRefused.Load(),
+			bus.LostOverflow:   c.lostOverfl.Load(),
+		},
+		Jumps: c.jumps.Load(), FoundByCheck: c.foundByCheck.Load(), Gaps: c.gaps.Load(),
+		Garbage: c.garbage.Load(), RegistryDropped: c.registryDropped.Load(),
+		NodesGone: c.nodesGone.Load(), Takeovers: c.takeovers.Load(), ElectionsUnheld: c.electionsUnheld.Load(),
+		BusUp: n.busUp.Load(), Outbox: waiting,
+	}
+}
+
+func isUnknown(err error) bool { return errors.Is(err, reconnect.ErrUnknown) }

@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"ssegate/bus"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// ErrOtherBody says that the same key came with another request body.
+var ErrOtherBody = errors.New("cluster: the key was used with another body")
+
+// bid is the local half of an election: the first request of this node holds
+// the election, the others wait for its outcome.
+type bid struct {
+	done  chan struct{}
+	now   registry.Bid
+	err   error
+	until time.Time // when an ended stream's key is free again; zero: while it runs
+}
+
+// Elect puts s up for a key and tells which stream holds it now: s itself
+// (won), or another, which the caller joins with Join. The election among
+// nodes is bounded by Config.Elect; when it cannot be held the error is
+// ErrUnavailable, unless runAnyway, which lets s win on this node.
+// ErrOtherBody when the key's stream was started with another body.
+func (n *Node) Elect(ctx context.Context, key string, s *Stream, sum []byte, runAnyway bool) (now registry.Bid, won bool, err error) {
+	own := registry.Bid{Stream: s.ID, Owner: n.ID(), Sum: sum}
+	n.mu.Lock()
+	b := n.keys[key]
+	if b != nil && !b.until.IsZero() && time.Now().After(b.until) {
+		b = nil
+	}
+	if b == nil {
+		b = &bid{done: make(chan struct{})}
+		n.keys[key] = b
+		n.mu.Unlock()
+		b.now, won, b.err = n.elect(ctx, key, own, runAnyway)
+		if won {
+			s.mu.Lock()
+			s.key = key
+			s.mu.Unlock()
+		} else {
+			n.mu.Lock()
+			if n.keys[key] == b {
+				delete(n.keys, key) // the next one asks the registry again
+			}
+			n.mu.Unlock()
+		}
+		close(b.done)
+	} else {
+		n.mu.Unlock()
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+			return registry.Bid{}, false, ErrUnavailable
+		}
+	}
+	if b.err == nil && !won && !bytes.Equal(b.now.Sum, sum) {
+		return b.now, false, ErrOtherBody
+	}
+	return b.now, won, b.err
+}
+
+func (n *Node) elect(ctx context.Context, key string, own registry.Bid, runAnyway bool) (registry.Bid, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Elect)
+	defer cancel()
+	now, won, err := n.cfg.Registry.Elect(ctx, key, own, n.cfg.DeadAfter)
+	switch {
+	case err == nil:
+		return now, won, nil
+	case runAnyway:
+		n.count.electionsUnheld.Add(1)
+		return own, true, nil
+	default:
+		return registry.Bid{}, false, ErrUnavailable
+	}
+}
+
+// bidOf returns the bid that stands under a key on this node, or nil.
+func (n *Node) bidOf(key string) *registry.Bid {
+	n.mu.Lock()
+	b := n.keys[key]
+	n.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	select {
+	case <-b.done:
+		return &b.now
+	default:
+		return nil
+	}
+}
+
+// free gives a key back whose stream never came to be.
+func (n *Node) free(key string, s *Stream) {
+	n.mu.Lock()
+	if b := n.keys[key]; b != nil {
+		select {
+		case <-b.done:
+			if b.now.Stream == s.ID {
+				delete(n.keys, key)
+			}
+		default:
+		}
+	}
+	n.mu.Unlock()
+	n.regs.do(func(ctx context.Context) error { return n.cfg.Registry.Release(ctx, key, s.ID) })
+}
+
+// Join opens the stream that holds a key, for a client from the start, and
+// waits until its upstream has answered, at most until ctx is done. ErrUnknown
+// when there is no stream to join after all: its upstream answered with
+// something else, or its owner died before.
+func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.Record) Local) (*Stream, error) {
+	if s := n.lookup(now.Stream); s != nil {
+		select {
+		case <-s.begun:
+		case <-ctx.Done():
+			s.Release()
+			return nil, ErrUnavailable
+		}
+		if s.Record().State == registry.StateRefused {
+			s.Release()
+			return nil, ErrUnknown
+		}
+		return s, nil
+	}
+	if now.Owner == n.ID() {
+		return n.Open(ctx, now.Stream, [8]byte{}, sse.Pos{}, local)
+	}
+	for {
+		actx, cancel := context.WithTimeout(ctx, time.Second)
+		rec, err := n.call(actx, now.Owner, bus.Message{Kind: kindAsk, Stream: now.Stream, Body: []byte{1}})
+		cancel()
+		if err != nil {
+			gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+			rec, err = n.cfg.Registry.Get(gctx, now.Stream)
+			cancel()
+		}
+		switch {
+		case err == nil && rec.State == registry.StateRefused:
+			return nil, ErrUnknown
+		case err == nil && rec.State != registry.StateStarting:
+			return n.Open(ctx, now.Stream, [8]byte{}, sse.Pos{}, local)
+		case errors.Is(err, ErrUnknown), errors.Is(err, registry.ErrUnknown):
+			if peers := *n.peers.Load(); peers != nil {
+				if _, alive := peers[now.Owner]; !alive {
+					return nil, ErrUnknown
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ErrUnavailable
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
+}
+
+// addPrint notes that a request's fingerprint leads to a stream.
+func (n *Node) addPrint(print string, s *Stream) {
+	n.mu.Lock()
+	if !slices.Contains(n.prints[print], s.ID) {
+		n.prints[print] = append(n.prints[print], s.ID)
+	}
+	n.mu.Unlock()
+	n.regs.do(func(ctx context.Context) error {
+		return n.cfg.Registry.AddPrint(ctx, print, s.ID, n.cfg.Keep)
+	})
+}
+
+// ByPrint finds the one stream that a request with this fingerprint led to
+// and that has an event with this id of the backend's, and its position.
+// ErrUnknown when none has it, or several; ErrUnavailable when nothing is
+// known.
+func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (sse.StreamID, sse.Pos, error) {
+	n.mu.Lock()
+	streams := slices.Clone(n.prints[print])
+	n.mu.Unlock()
+	rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	more, err := n.cfg.Registry.ByPrint(rctx, print)
+	cancel()
+	for _, m := range more {
+		if !slices.Contains(streams, m) {
+			streams = append(streams, m)
+		}
+	}
+	var found sse.StreamID
+	var at sse.Pos
+	matches := 0
+	for _, s := range streams {
+		pos, ferr := n.findID(ctx, s, id)
+		switch {
+		case ferr == nil:
+			found, at = s, pos
+			matches++
+		case !errors.Is(ferr, ErrUnknown):
+			err = ferr
+		}
+	}
+	switch {
+	case matches == 1:
+		return found, at, nil
+	case matches == 0 && err != nil:
+		return found, at, ErrUnavailable
+	}
+	return sse.StreamID{}, sse.Pos{}, ErrUnknown
+}
+
+// findID finds the first frame with a backend's id: in the ring, which knows
+// the newest without asking anybody, and in the log.
+func (n *Node) findID(ctx context.Context, id sse.StreamID, want []byte) (sse.Pos, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	pos, err := n.cfg.Log.Find(ctx, id, want)
+	if err == nil {
+		return pos, nil
+	}
+	if s := n.local(id); s != nil {
+		// The ring, in case the log is away or does not have it yet.
+		for _, f := range s.hub.Frames(0, 1<<20, 1<<30) {
+			if bytes.Equal(f.ID, want) {
+				return f.Pos, nil
+			}
+		}
+	}
+	if isUnknown(err) {
+		return sse.Pos{}, ErrUnknown
+	}
+	return sse.Pos{}, ErrUnavailable
+}
+
+// Stop cancels the upstream of a stream, wherever it runs, and returns what
+// is known of it. Errors: ErrUnknown, ErrUnavailable.
+func (n *Node) Stop(ctx context.Context, rec registry.Record) error {
+	if s := n.local(rec.Stream); s != nil && s.owned.Load() {
+		s.cancel(ErrStopped)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := n.call(ctx, rec.Owner, bus.Message{Kind: kindStop, Stream: rec.Stream})
+	return err
+}

@@ -1,0 +1,332 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ssegate/bus"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// members renews our lease, learns who lives, and sweeps after the dead when
+// it is our turn.
+func (n *Node) members(ctx context.Context) {
+	n.beat(ctx)
+	n.listPeers(ctx)
+	beat := time.NewTicker(n.cfg.Heartbeat)
+	defer beat.Stop()
+	check := time.NewTicker(n.cfg.CheckEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			n.beat(ctx)
+		case <-check.C:
+			n.check(ctx)
+		}
+	}
+}
+
+// Beat renews the lease at once, so that a change of state (draining) is told.
+func (n *Node) Beat(ctx context.Context) { n.beat(ctx) }
+
+func (n *Node) beat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, max(n.cfg.Heartbeat/2, 50*time.Millisecond))
+	defer cancel()
+	self := n.cfg.Self
+	self.Connections = n.Connections()
+	self.Streams, _ = n.Streams()
+	self.Draining = n.cfg.Draining()
+	lapsed, err := n.cfg.Registry.Beat(ctx, self, n.cfg.DeadAfter)
+	if err != nil {
+		n.count.registryErrors.Add(1)
+		return
+	}
+	if lapsed {
+		n.mu.Lock()
+		first := n.lapsed.IsZero()
+		n.lapsed = time.Now()
+		n.mu.Unlock()
+		if !first {
+			n.cfg.Report(Report{What: "lease had lapsed; registering everything again", Node: n.ID()})
+		}
+		n.regs.again()
+	}
+	n.prolong(ctx)
+}
+
+// prolong puts off the end of what is quiet but alive.
+func (n *Node) prolong(ctx context.Context) {
+	live := n.all(func(s *Stream) bool { return s.owned.Load() && !s.over.Load() })
+	if len(live) == 0 {
+		return
+	}
+	if err := n.cfg.Registry.Touch(ctx, ids(live), n.cfg.Keep); err != nil {
+		n.count.registryErrors.Add(1)
+	}
+	byTTL := map[time.Duration][]sse.StreamID{}
+	for _, s := range live {
+		byTTL[s.spec.Limits.TTL] = append(byTTL[s.spec.Limits.TTL], s.ID)
+		s.mu.Lock()
+		key := s.key
+		s.mu.Unlock()
+		if key != "" {
+			n.regs.do(func(ctx context.Context) error {
+				return n.cfg.Registry.Extend(ctx, key, s.ID, max(n.cfg.DeadAfter, s.spec.JoinFor))
+			})
+		}
+	}
+	for ttl, ids := range byTTL {
+		if err := n.cfg.Log.Touch(ctx, ids, ttl); err != nil {
+			n.count.logErrors.Add(1)
+		}
+	}
+}
+
+// listPeers learns who lives. The error is told, not kept: the last list
+// stands while the registry is away.
+func (n *Node) listPeers(ctx context.Context) (now map[string]registry.Node, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.CheckEvery)
+	defer cancel()
+	list, err := n.cfg.Registry.List(ctx)
+	if err != nil {
+		n.count.registryErrors.Add(1)
+		return nil, false
+	}
+	now = make(map[string]registry.Node, len(list))
+	for _, p := range list {
+		now[p.ID] = p
+	}
+	before := *n.peers.Swap(&now)
+	for id := range before {
+		if _, still := now[id]; !still && id != n.ID() {
+			n.cfg.Report(Report{What: "node gone", Node: id})
+			n.count.nodesGone.Add(1)
+		}
+	}
+	for id := range now {
+		if _, known := before[id]; !known && id != n.ID() {
+			n.cfg.Report(Report{What: "node joined", Node: id})
+		}
+	}
+	return now, true
+}
+
+func (n *Node) check(ctx context.Context) {
+	now, ok := n.listPeers(ctx)
+	if !ok {
+		return
+	}
+	if _, self := now[n.ID()]; !self {
+		// The registry has forgotten us, so it has forgotten others too:
+		// nobody is dead because of that.
+		n.beat(ctx)
+	}
+	if n.mayJudge(now) {
+		for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
+			if _, alive := now[s.Record().Owner]; !alive {
+				n.reconsider(ctx, s)
+			}
+		}
+	}
+	lead := n.cfg.Lead
+	if lead == nil {
+		lead = func(ctx context.Context) (bool, error) {
+			return n.cfg.Registry.Lead(ctx, n.ID(), max(n.cfg.DeadAfter, 2*n.cfg.CheckEvery))
+		}
+	}
+	lctx, cancel := context.WithTimeout(ctx, n.cfg.CheckEvery)
+	defer cancel()
+	if mine, err := lead(lctx); err != nil || !mine {
+		return
+	}
+	dead, err := n.cfg.Registry.Sweep(lctx)
+	if err != nil {
+		n.count.registryErrors.Add(1)
+	}
+	for _, id := range dead {
+		n.cfg.Report(Report{What: "swept after a dead node", Node: id})
+	}
+}
+
+// mayJudge reports whether absence from the list means death: not while the
+// registry has forgotten us too, nor until everybody had the time to register
+// again after that.
+func (n *Node) mayJudge(now map[string]registry.Node) bool {
+	n.mu.Lock()
+	lapsed := n.lapsed
+	n.mu.Unlock()
+	_, self := now[n.ID()]
+	started := time.Since(n.cfg.Self.Started) < n.cfg.DeadAfter // our first beat always finds no lease
+	return self && (started || time.Since(lapsed) >= n.cfg.DeadAfter)
+}
+
+// reconsider looks again who owns a replica's stream, and acts when the owner
+// is dead: follow the new owner, take over, or say that it is lost.
+func (n *Node) reconsider(ctx context.Context, s *Stream) {
+	if !s.thinking.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.thinking.Store(false)
+	gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	rec, err := n.cfg.Registry.Get(gctx, s.ID)
+	if err != nil && !errors.Is(err, registry.ErrUnknown) {
+		return // nothing is known; the next check asks again
+	}
+	if err == nil {
+		s.mu.Lock()
+		moved := rec.Owner != s.rec.Owner
+		s.rec = rec
+		s.mu.Unlock()
+		if rec.State == registry.StateEnded {
+			s.readOn(gctx)
+			return
+		}
+		if moved {
+			s.refollow(ctx, s.fastest())
+			s.readOn(gctx)
+			return
+		}
+	} else {
+		rec = s.Record()
+	}
+	peers, ok := n.listPeers(gctx)
+	if !ok || !n.mayJudge(peers) {
+		return
+	}
+	if _, alive := peers[rec.Owner]; alive {
+		return
+	}
+	// The registry says dead. The owner may know better.
+	actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	_, aerr := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: s.ID})
+	cancel()
+	if aerr == nil {
+		return
+	}
+	n.succeed(ctx, s, rec)
+}
+
+// succeed makes this node the owner of a dead node's stream, in order to go
+// on with it where the route allows that, else to end it.
+func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	old := rec.Epoch
+	rec.Owner, rec.Epoch = n.ID(), newEpoch(max(old, s.Record().Tail.Epoch))
+	goOn := len(rec.Request) > 0 && n.cfg.Resume != nil && rec.State == registry.StateLive && !n.cfg.Draining()
+	if !goOn {
+		rec.State, rec.End, rec.Ended = registry.StateEnded, sse.EndLost, time.Now()
+	}
+	if err := n.cfg.Registry.Claim(ctx, rec, old, n.cfg.Keep); err != nil {
+		return // somebody else was first, or nothing is known: the next check tells
+	}
+	limits := reconnect.Limits{Length: s.limits().Length, TTL: n.cfg.Keep}
+	last, err := n.cfg.Log.Fence(ctx, s.ID, rec.Epoch, limits)
+	if err != nil && !errors.Is(err, reconnect.ErrUnknown) {
+		n.cfg.Report(Report{What: "dead owner's log could not be fenced", Stream: s.ID, Node: rec.Owner, Err: err})
+		return
+	}
+	s.readOn(ctx)
+	s.feed.Lock()
+	s.tail.Epoch = rec.Epoch
+	s.tail.Seq = max(s.tail.Seq, last.Pos.Seq)
+	s.hub.Skip(sse.Pos{Epoch: rec.Epoch, Seq: s.tail.Seq + 1})
+	s.logged.Store(s.tail.Seq)
+	s.mu.Lock()
+	s.rec = rec
+	s.spec.Limits = limits
+	s.spec.Route, s.spec.Principal, s.spec.Request = rec.Route, rec.Principal, rec.Request
+	s.minter = reconnect.NewMinter(s.ID, n.ID(), rec.Epoch)
+	s.mu.Unlock()
+	s.owned.Store(true)
+	s.feed.Unlock()
+	n.count.takeovers.Add(1)
+	if goOn {
+		n.cfg.Report(Report{What: "stream taken over from a dead node", Stream: s.ID})
+		n.cfg.Resume(s, rec, last)
+		return
+	}
+	n.cfg.Report(Report{What: "stream lost with a dead node", Stream: s.ID})
+	s.End(sse.EndLost, ErrorBlock("upstream_lost", "the node that read the upstream died"))
+}
+
+// tend forgets ended streams and followers that have not been heard of.
+func (n *Node) tend(ctx context.Context) {
+	tick := time.NewTicker(max(n.cfg.TailCheck/2, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			n.expire(time.Now())
+		}
+	}
+}
+
+func (n *Node) expire(now time.Time) {
+	n.mu.Lock()
+	ended := n.ended
+	n.ended = nil
+	n.mu.Unlock()
+	var keep []*Stream
+	for _, s := range ended {
+		age := now.Sub(s.ended())
+		flushed := s.logged.Load() >= s.hub.Tail().Seq
+		if age < max(n.cfg.Grace, s.spec.JoinFor) || !flushed && age < s.spec.Limits.TTL {
+			keep = append(keep, s)
+			continue
+		}
+		n.forget(s)
+	}
+	n.mu.Lock()
+	n.ended = append(keep, n.ended...)
+	for key, b := range n.keys {
+		if !b.until.IsZero() && now.After(b.until) {
+			delete(n.keys, key)
+		}
+	}
+	n.mu.Unlock()
+	for _, s := range n.all(func(s *Stream) bool { return s.owned.Load() }) {
+		s.mu.Lock()
+		for id, in := range s.nodes {
+			if now.Sub(in.seen) > 4*n.cfg.TailCheck {
+				delete(s.nodes, id)
+			}
+		}
+		s.settle()
+		s.mu.Unlock()
+	}
+}
+
+func (s *Stream) ended() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endedAt
+}
+
+func (s *Stream) limits() reconnect.Limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spec.Limits
+}
+
+// ErrorBlock is the event that tells a client why its stream cannot go on. It
+// bears no id, so that coming back asks from the last real event on.
+func ErrorBlock(reason, detail string) []byte {
+	b, err := sse.AppendMessage(nil, &sse.Message{
+		Name: "ssegate.error",
+		Data: []byte(`{"reason":"` + reason + `","detail":"` + detail + `"}`),
+	}, sse.LF)
+	if err != nil {
+		panic(err) // both are words of our own
+	}
+	return b
+}

@@ -1,0 +1,200 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"ssegate/bus"
+	"ssegate/reconnect"
+	"ssegate/sse"
+)
+
+const (
+	outboxFrames = 1024      // of one stream in one batch
+	outboxBytes  = 256 << 10 // of one stream in one batch
+	outboxWait   = 2 * time.Second
+)
+
+// outbox tells the log, and then the nodes that follow, what owned streams
+// have appended. It holds no frames: a stream that has news stands in its
+// list once, and the news are read from the stream's ring when their turn
+// comes. So a slow Redis makes batches larger, not the pump slower.
+type outbox struct {
+	n    *Node
+	mu   sync.Mutex
+	list []*Stream
+	wake chan struct{}
+	busy sync.Mutex // held while a round is under way
+}
+
+func (o *outbox) init(n *Node) {
+	o.n = n
+	o.wake = make(chan struct{}, 1)
+}
+
+// add puts a stream on the list, without waiting.
+func (o *outbox) add(s *Stream) {
+	if s.queued.Swap(true) {
+		return
+	}
+	o.mu.Lock()
+	o.list = append(o.list, s)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) take(into []*Stream) []*Stream {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	into = append(into[:0], o.list...)
+	clear(o.list)
+	o.list = o.list[:0]
+	return into
+}
+
+func (o *outbox) run(ctx context.Context) {
+	var list []*Stream
+	var wait reconnect.Backoff
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.wake:
+		}
+		list = o.take(list)
+		if err := o.round(ctx, list); err != nil {
+			o.n.cfg.Report(Report{What: "log not written; frames wait in memory", Err: err})
+			sleep(ctx, wait.Next(time.Now()))
+			for _, s := range list {
+				o.add(s)
+			}
+		} else {
+			wait.Good(time.Now())
+		}
+		clear(list)
+	}
+}
+
+// drain writes what is due once more, within ctx, at the end of Run.
+func (o *outbox) drain(ctx context.Context) {
+	for ctx.Err() == nil {
+		list := o.take(nil)
+		if len(list) == 0 {
+			o.busy.Lock() // a round that had begun
+			o.busy.Unlock()
+			return
+		}
+		if o.round(ctx, list) != nil {
+			return
+		}
+	}
+}
+
+// round writes one batch of each stream to the log and sends it on. The
+// error is the log's, when it could not be reached.
+func (o *outbox) round(ctx context.Context, list []*Stream) error {
+	o.busy.Lock()
+	defer o.busy.Unlock()
+	batches := make([]reconnect.Batch, 0, len(list))
+	from := make([]*Stream, 0, len(list))
+	for _, s := range list {
+		s.queued.Store(false) // before reading: what comes now queues it again
+		if !s.owned.Load() {
+			continue
+		}
+		frames := s.hub.Frames(s.logged.Load(), outboxFrames, outboxBytes)
+		if len(frames) == 0 {
+			o.send(ctx, s)
+			continue
+		}
+		batches = append(batches, reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Frames: frames})
+		from = append(from, s)
+	}
+	if len(batches) == 0 {
+		return nil
+	}
+	actx, cancel := context.WithTimeout(ctx, outboxWait)
+	errs := o.n.cfg.Log.Append(actx, batches)
+	cancel()
+	var failed error
+	for i, s := range from {
+		var err error
+		if errs != nil {
+			err = errs[i]
+		}
+		frames := batches[i].Frames
+		switch {
+		case err == nil:
+			last := frames[len(frames)-1].Pos.Seq
+			s.logged.Store(last)
+			s.hub.Flushed(last)
+			o.n.count.logged.Add(uint64(len(frames)))
+			o.send(ctx, s)
+			if s.hub.Tail().Seq > last {
+				o.add(s)
+			}
+		case errors.Is(err, reconnect.ErrFenced):
+			s.fenced()
+		default:
+			failed = err
+			o.n.count.logErrors.Add(1)
+		}
+	}
+	return failed
+}
+
+// send brings each following node up to what the log has.
+func (o *outbox) send(ctx context.Context, s *Stream) {
+	logged := s.logged.Load()
+	s.mu.Lock()
+	var to []string
+	var at []uint64
+	for id, in := range s.nodes {
+		if in.sent < logged {
+			to, at = append(to, id), append(at, in.sent)
+			in.sent = logged // what is lost on the way is found in the log
+		}
+	}
+	s.mu.Unlock()
+	for i, id := range to {
+		for after := at[i]; after < logged; {
+			frames := s.hub.Frames(after, outboxFrames, outboxBytes)
+			for len(frames) > 0 && frames[len(frames)-1].Pos.Seq > logged {
+				frames = frames[:len(frames)-1]
+			}
+			if len(frames) == 0 {
+				break // gone from the ring: the follower reads the log
+			}
+			after = frames[len(frames)-1].Pos.Seq
+			msg := bus.Message{From: o.n.ID(), Kind: kindFrames, Stream: s.ID, Body: bus.AppendFrames(nil, frames)}
+			if !o.n.sendTo(ctx, id, msg) {
+				break
+			}
+			o.n.count.sent.Add(uint64(len(frames)))
+		}
+	}
+}
+
+// sleep waits for d or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// ids lists the streams' ids.
+func ids(streams []*Stream) []sse.StreamID {
+	out := make([]sse.StreamID, len(streams))
+	for i, s := range streams {
+		out[i] = s.ID
+	}
+	return out
+}

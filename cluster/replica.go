@@ -1,0 +1,327 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ssegate/bus"
+	"ssegate/hub"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// Open finds a stream for a client that has everything up to after, and takes
+// a reference on it: the local one, or a replica that is fed by its owner.
+// owner is the tag that the client's id bears, zero when it bears none.
+// Errors: ErrUnknown, ErrUnavailable.
+func (n *Node) Open(ctx context.Context, id sse.StreamID, owner [8]byte, after sse.Pos, local func(registry.Record) Local) (*Stream, error) {
+	if s := n.lookup(id); s != nil {
+		return s, nil
+	}
+	rec, err := n.find(ctx, id, owner)
+	if err != nil {
+		return nil, err
+	}
+	if rec.State == registry.StateRefused {
+		return nil, ErrUnknown
+	}
+	return n.replicate(ctx, rec, after, local(rec))
+}
+
+// Find tells what is known of a stream, from whoever knows first.
+func (n *Node) Find(ctx context.Context, id sse.StreamID, owner [8]byte) (registry.Record, error) {
+	if s := n.local(id); s != nil && s.owned.Load() {
+		return s.Record(), nil
+	}
+	return n.find(ctx, id, owner)
+}
+
+// find asks the registry, and the owner where the registry does not know: a
+// client may be back before its stream's record has got there.
+func (n *Node) find(ctx context.Context, id sse.StreamID, owner [8]byte) (registry.Record, error) {
+	gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	rec, err := n.cfg.Registry.Get(gctx, id)
+	cancel()
+	if err == nil {
+		return rec, nil
+	}
+	known := errors.Is(err, registry.ErrUnknown)
+	who := n.nodeByTag(owner)
+	switch {
+	case owner == [8]byte{} || who == n.ID():
+	case who == "" && known:
+		// A node that joined a moment ago may not be listed yet.
+		lctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		n.listPeers(lctx)
+		cancel()
+		who = n.nodeByTag(owner)
+	}
+	if who != "" && who != n.ID() {
+		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		rec, aerr := n.call(actx, who, bus.Message{Kind: kindAsk, Stream: id})
+		cancel()
+		if aerr == nil {
+			return rec, nil
+		}
+	}
+	if known {
+		return registry.Record{}, ErrUnknown
+	}
+	return registry.Record{}, ErrUnavailable
+}
+
+// replicate opens a replica: subscribe first, then see where the log ends, so
+// that whatever comes later is either in the log or on its way.
+func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos, local Local) (*Stream, error) {
+	tctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	tails, err := n.cfg.Log.Tails(tctx, []sse.StreamID{rec.Stream})
+	cancel()
+	tail := after // the log is away: the owner may still have in memory what comes next
+	if err == nil {
+		tail = tails[0].Pos
+	} else if rec.State == registry.StateEnded {
+		return nil, ErrUnavailable
+	}
+	tail.Epoch = max(tail.Epoch, rec.Epoch)
+	s := &Stream{
+		ID: rec.Stream, node: n, local: local, begun: make(chan struct{}), rec: rec, refs: 1,
+		tail: tail,
+	}
+	if rec.State != registry.StateStarting {
+		close(s.begun)
+	}
+	ended := err == nil && tails[0].Kind == sse.KindEnd
+	if ended {
+		s.rec.State, s.rec.End = registry.StateEnded, tails[0].End
+	}
+	s.over.Store(ended || rec.State == registry.StateEnded)
+	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
+		First:     sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1},
+		Heartbeat: local.Heartbeat,
+		Slow:      local.Slow,
+		Source:    s.source(),
+		Left:      s.left,
+	})
+	n.mu.Lock()
+	if other := n.streams[rec.Stream]; other != nil && other.acquire() {
+		n.mu.Unlock()
+		s.hub.Close()
+		return other, nil // two clients came at once
+	}
+	n.streams[rec.Stream] = s
+	n.mu.Unlock()
+	if s.over.Load() {
+		return s, nil
+	}
+	n.regs.do(func(ctx context.Context) error {
+		if n.local(s.ID) != s {
+			return nil
+		}
+		return n.cfg.Registry.Follow(ctx, s.ID, n.ID(), n.cfg.Keep)
+	})
+	s.refollow(ctx, after.Seq)
+	if _, alive := (*n.peers.Load())[rec.Owner]; !alive {
+		n.wg.Go(func() { n.reconsider(n.ctx, s) })
+	}
+	return s, nil
+}
+
+// dropReplica forgets a replica that nobody follows any more.
+func (n *Node) dropReplica(s *Stream) {
+	n.mu.Lock()
+	s.mu.Lock()
+	if s.refs > 0 || s.gone || s.owned.Load() {
+		s.mu.Unlock()
+		n.mu.Unlock()
+		return
+	}
+	s.gone = true
+	owner := s.rec.Owner
+	s.mu.Unlock()
+	if n.streams[s.ID] == s {
+		delete(n.streams, s.ID)
+	}
+	n.mu.Unlock()
+	s.hub.Close()
+	if s.over.Load() {
+		return
+	}
+	n.post(owner, bus.Message{Kind: kindUnfollow, Stream: s.ID})
+	n.regs.do(func(ctx context.Context) error {
+		if n.local(s.ID) != nil {
+			return nil
+		}
+		return n.cfg.Registry.Unfollow(ctx, s.ID, n.ID())
+	})
+}
+
+// receive takes frames that another node or the log has for a replica. A jump
+// is not waited for: the ring begins anew behind it, and each follower is
+// brought across it from the log before anything newer goes out to it.
+func (s *Stream) receive(frames []sse.Frame) {
+	s.feed.Lock()
+	if s.owned.Load() || s.over.Load() {
+		s.feed.Unlock()
+		return
+	}
+	for len(frames) > 0 {
+		f := frames[0]
+		if f.Kind == sse.KindFence {
+			s.tail.Epoch = max(s.tail.Epoch, f.Pos.Epoch)
+		} else if f.Pos.Seq > s.tail.Seq && f.Pos.Epoch >= s.tail.Epoch {
+			break
+		}
+		frames = frames[1:]
+	}
+	if len(frames) == 0 {
+		s.feed.Unlock()
+		return
+	}
+	if frames[0].Pos.Seq > s.tail.Seq+1 {
+		s.node.count.jumps.Add(1)
+		s.hub.Skip(frames[0].Pos)
+	}
+	if s.tail.Seq == 0 || !s.eolKnown {
+		if eol, ok := eolOf(frames[0].Block); ok {
+			s.hub.SetEOL(eol)
+			s.eolKnown = true
+		}
+	}
+	s.hub.Append(frames)
+	last := frames[len(frames)-1]
+	s.tail = last.Pos
+	if last.Kind == sse.KindEnd {
+		s.over.Store(true)
+		s.mu.Lock()
+		s.rec.State, s.rec.End, s.rec.Tail = registry.StateEnded, last.End, last.Pos
+		s.mu.Unlock()
+	}
+	s.feed.Unlock()
+	s.hub.Flush()
+	s.reportProgress()
+}
+
+// reportProgress tells the owner how far the fastest follower here is, when
+// it has moved by a good part of what the owner allows for.
+func (s *Stream) reportProgress() {
+	fastest := s.fastest()
+	if last := s.told.Load(); fastest < last+256 || !s.told.CompareAndSwap(last, fastest) {
+		return
+	}
+	s.refollow(s.node.ctx, fastest)
+}
+
+func (s *Stream) fastest() uint64 {
+	var seq uint64
+	for f := range s.hub.All() {
+		seq = max(seq, f.Pos().Seq)
+	}
+	return seq
+}
+
+// refollow tells the owner that we follow, and from where on.
+func (s *Stream) refollow(ctx context.Context, fastest uint64) {
+	s.feed.Lock()
+	have := s.tail.Seq
+	s.feed.Unlock()
+	s.mu.Lock()
+	owner := s.rec.Owner
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	s.node.sendTo(ctx, owner, bus.Message{Kind: kindFollow, Stream: s.ID, Body: encodeFollow(have, fastest)})
+}
+
+// refollow says again, for all replicas, that we follow: one parcel an owner.
+func (n *Node) refollow(ctx context.Context) {
+	byOwner := map[string][]bus.Message{}
+	for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
+		s.feed.Lock()
+		have := s.tail.Seq
+		s.feed.Unlock()
+		owner := s.Record().Owner
+		fastest := s.fastest()
+		s.told.Store(fastest)
+		byOwner[owner] = append(byOwner[owner], bus.Message{Kind: kindFollow, Stream: s.ID, Body: encodeFollow(have, fastest)})
+	}
+	for owner, msgs := range byOwner {
+		sctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		n.sendTo(sctx, owner, msgs...)
+		cancel()
+	}
+}
+
+// watch compares tails with the log: now and then while the bus carries, and
+// often while it does not, which is how remote followers are fed then.
+func (n *Node) watch(ctx context.Context) {
+	const fast, idle = 15 * time.Millisecond, 200 * time.Millisecond
+	pace := fast
+	said := time.Now()
+	for ctx.Err() == nil {
+		if n.busUp.Load() {
+			pace = n.cfg.TailCheck
+		}
+		sleep(ctx, pace)
+		moved := n.checkTails(ctx)
+		if !n.busUp.Load() {
+			if moved || pace > idle {
+				pace = fast
+			} else {
+				pace = min(2*pace, idle)
+			}
+		}
+		if time.Since(said) >= n.cfg.TailCheck {
+			said = time.Now()
+			n.refollow(ctx)
+		}
+	}
+}
+
+// checkTails brings every replica up to its log's tail; moved reports whether
+// any was behind.
+func (n *Node) checkTails(ctx context.Context) (moved bool) {
+	replicas := n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() })
+	if len(replicas) == 0 {
+		return false
+	}
+	tctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	tails, err := n.cfg.Log.Tails(tctx, ids(replicas))
+	if err != nil {
+		n.count.logErrors.Add(1)
+		return false
+	}
+	for i, s := range replicas {
+		s.feed.Lock()
+		behind := tails[i].Pos.Seq > s.tail.Seq
+		s.feed.Unlock()
+		if behind && n.busUp.Load() {
+			n.count.foundByCheck.Add(1)
+		}
+		if behind {
+			moved = true
+			s.readOn(tctx)
+		}
+	}
+	return moved
+}
+
+// readOn feeds a replica from the log until it has reached the tail.
+func (s *Stream) readOn(ctx context.Context) {
+	const page = 512
+	for {
+		s.feed.Lock()
+		after := s.tail
+		s.feed.Unlock()
+		frames, err := s.node.cfg.Log.Read(ctx, s.ID, after, page)
+		if err != nil && !errors.Is(err, reconnect.ErrGap) {
+			return
+		}
+		s.receive(frames)
+		if len(frames) < page {
+			return
+		}
+	}
+}

@@ -1,0 +1,416 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ssegate/hub"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// Spec is what a stream needs to know from the request that starts it.
+type Spec struct {
+	Route     string
+	Principal []byte
+	Request   []byte // what a takeover sends upstream; nil: no takeover
+	Limits    reconnect.Limits
+	Local     Local
+	// DetachFor is how long the upstream goes on when nobody follows; 0:
+	// it is cancelled at once.
+	DetachFor time.Duration
+	// JoinFor is how long after its end a key still leads to the stream.
+	JoinFor time.Duration
+	// Cancel ends the pump; its cause is one of this package's errors.
+	Cancel context.CancelCauseFunc
+}
+
+// Local is how this node serves a stream's followers.
+type Local struct {
+	Heartbeat []byte // one heartbeat, whole lines
+	Slow      hub.Policy
+	// Left is called for each follower that was attached with Follow, after
+	// it has gone.
+	Left func(f *hub.Follower, why hub.Reason)
+}
+
+// Stream is a stream that this node owns or follows for clients of its own.
+// Append, Note, SetHead, Refuse and End are the pump's, one goroutine at a
+// time; everything else may be called concurrently.
+type Stream struct {
+	ID    sse.StreamID
+	node  *Node
+	hub   *hub.Stream
+	local Local
+
+	owned atomic.Bool
+	over  atomic.Bool // an end frame was appended
+	begun chan struct{}
+
+	// In the hands of whoever appends: the pump, or under feed the bus.
+	feed   sync.Mutex
+	tail   sse.Pos
+	logged atomic.Uint64 // the log has everything up to here
+	queued atomic.Bool   // stands in the outbox's list
+
+	eolKnown bool          // replica: the hub knows the stream's line end; under feed
+	told     atomic.Uint64 // replica: Seq of the fastest follower as the owner knows it
+	thinking atomic.Bool   // replica: somebody reconsiders who owns it
+
+	mu      sync.Mutex
+	rec     registry.Record
+	spec    Spec
+	minter  *reconnect.Minter
+	refs    int // local followers and requests that are about to become one
+	gone    bool
+	nodes   map[string]*interest
+	alone   *time.Timer
+	aloneAt atomic.Uint64 // Seq at which the last follower left; 0: there is company
+	waiting []question    // asked before the upstream answered
+	key     string
+	dirty   bool // the registry does not have rec yet
+	endedAt time.Time
+}
+
+// interest is a node that follows a stream which we own.
+type interest struct {
+	sent    uint64 // frames up to here were sent
+	fastest uint64 // Seq that its fastest client had
+	seen    time.Time
+}
+
+// Begin registers a new stream of this node's, with one reference taken for
+// the client that started it. Nothing waits: the registry hears of it soon.
+func (n *Node) Begin(spec Spec) *Stream {
+	s := &Stream{
+		ID:    sse.NewStreamID(),
+		node:  n,
+		local: spec.Local,
+		begun: make(chan struct{}),
+		spec:  spec,
+		refs:  1,
+	}
+	s.owned.Store(true)
+	s.tail = sse.Pos{Epoch: newEpoch(0)}
+	s.rec = registry.Record{
+		Stream: s.ID, Owner: n.ID(), Epoch: s.tail.Epoch, State: registry.StateStarting,
+		Route: spec.Route, Principal: spec.Principal, Request: spec.Request, Started: time.Now(),
+		Tail: s.tail,
+	}
+	s.minter = reconnect.NewMinter(s.ID, n.ID(), s.tail.Epoch)
+	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
+		First:     sse.Pos{Epoch: s.tail.Epoch, Seq: 1},
+		Heartbeat: spec.Local.Heartbeat,
+		Slow:      spec.Local.Slow,
+		Hold:      spec.Limits.Length,
+		Source:    s.source(),
+		Left:      s.left,
+	})
+	n.mu.Lock()
+	n.streams[s.ID] = s
+	n.mu.Unlock()
+	s.announce()
+	return s
+}
+
+func (s *Stream) source() hub.Source {
+	return reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
+}
+
+func (s *Stream) left(f *hub.Follower, why hub.Reason) {
+	if s.local.Left != nil {
+		s.local.Left(f, why)
+	}
+	s.Release()
+}
+
+// Record is what is known of the stream now.
+func (s *Stream) Record() registry.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec := s.rec
+	if t := s.hub.Tail(); rec.Tail.Before(t) {
+		rec.Tail = t
+	}
+	return rec
+}
+
+// Owned reports whether this node runs the stream's upstream.
+func (s *Stream) Owned() bool { return s.owned.Load() }
+
+// Begun is closed when the upstream has answered (or never will).
+func (s *Stream) Begun() <-chan struct{} { return s.begun }
+
+// Minter makes the ids of the stream's events in the owner's present term.
+func (s *Stream) Minter() *reconnect.Minter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.minter
+}
+
+// Next is the position of the frame that the pump appends next.
+func (s *Stream) Next() sse.Pos { return sse.Pos{Epoch: s.tail.Epoch, Seq: s.tail.Seq + 1} }
+
+// SetHead says that the upstream has begun an event stream with this head.
+func (s *Stream) SetHead(head []byte) {
+	s.mu.Lock()
+	s.rec.Head = head
+	s.rec.State = registry.StateLive
+	s.mu.Unlock()
+	s.begin()
+}
+
+// Refuse says that the upstream's answer is no event stream: the stream is
+// forgotten, and whoever waits for it must ask for itself.
+func (s *Stream) Refuse() {
+	s.mu.Lock()
+	s.rec.State = registry.StateRefused
+	s.rec.Ended = time.Now()
+	key := s.key
+	s.mu.Unlock()
+	s.over.Store(true)
+	s.begin()
+	if key != "" {
+		s.node.free(key, s)
+	}
+	s.node.forget(s)
+}
+
+func (s *Stream) begin() {
+	s.mu.Lock()
+	waiting := s.waiting
+	s.waiting = nil
+	select {
+	case <-s.begun:
+	default:
+		close(s.begun)
+	}
+	s.mu.Unlock()
+	s.announce()
+	for _, q := range waiting {
+		s.node.answer(q, s)
+	}
+}
+
+// SetUpstreamIDs says that the backend gives ids of its own, and under which
+// fingerprint a client with one is found.
+func (s *Stream) SetUpstreamIDs(print string) {
+	s.mu.Lock()
+	s.rec.UpstreamIDs = true
+	s.mu.Unlock()
+	s.announce()
+	if print != "" {
+		s.node.addPrint(print, s)
+	}
+}
+
+// SetUpstreamRetry says that the backend gives retry hints itself.
+func (s *Stream) SetUpstreamRetry() {
+	s.mu.Lock()
+	s.rec.UpstreamRetry = true
+	s.mu.Unlock()
+	s.announce()
+}
+
+// Append gives frames that the pump has numbered from Next on to the local
+// followers and, later, to the log and the other nodes. Blocks are copied.
+func (s *Stream) Append(frames []sse.Frame) {
+	if len(frames) == 0 {
+		return
+	}
+	s.feed.Lock()
+	if !s.owned.Load() {
+		s.feed.Unlock()
+		return
+	}
+	for i := len(frames) - 1; i >= 0; i-- {
+		if frames[i].Kind != sse.KindNote {
+			s.tail = frames[i].Pos
+			break
+		}
+	}
+	s.hub.Append(frames)
+	s.feed.Unlock()
+	s.hub.Flush()
+	s.node.out.add(s)
+	if at := s.aloneAt.Load(); at > 0 && s.spec.Limits.Length > 0 && s.tail.Seq-at >= uint64(s.spec.Limits.Length) {
+		s.spec.Cancel(ErrDetached) // the log has no more room for who may come back
+	}
+}
+
+// SetEOL says which line end the stream is written in.
+func (s *Stream) SetEOL(eol sse.EOL) { s.hub.SetEOL(eol) }
+
+// Wait keeps pace: it returns when the fastest follower is near enough for
+// the pump to read on, or with the context's error.
+func (s *Stream) Wait(ctx context.Context) error { return s.hub.Wait(ctx) }
+
+// End appends the end frame; block, if any, is said before the end. Only the
+// first End counts.
+func (s *Stream) End(end sse.End, block []byte) {
+	if s.over.Swap(true) {
+		return
+	}
+	s.Append([]sse.Frame{{Pos: s.Next(), Kind: sse.KindEnd, End: end, Block: block}})
+	s.finish(end)
+}
+
+// finish books the end of an owned stream.
+func (s *Stream) finish(end sse.End) {
+	now := time.Now()
+	s.mu.Lock()
+	s.rec.State, s.rec.End, s.rec.Ended = registry.StateEnded, end, now
+	s.rec.Tail = s.tail
+	s.endedAt = now
+	if s.alone != nil {
+		s.alone.Stop()
+	}
+	key, join := s.key, s.spec.JoinFor
+	s.mu.Unlock()
+	s.begin()
+	n := s.node
+	if key != "" {
+		n.regs.do(func(ctx context.Context) error { return n.cfg.Registry.Extend(ctx, key, s.ID, join) })
+	}
+	n.mu.Lock()
+	n.ended = append(n.ended, s)
+	n.mu.Unlock()
+}
+
+// Follow attaches a client's connection; the caller's reference becomes the
+// follower's and is released when it has left.
+func (s *Stream) Follow(c hub.Conn, o hub.FollowOptions) *hub.Follower {
+	return s.hub.Follow(c, o)
+}
+
+// Followers is how many clients of this node follow the stream.
+func (s *Stream) Followers() int { return s.hub.Followers() }
+
+// All is the hub's view of the followers.
+func (s *Stream) Hub() *hub.Stream { return s.hub }
+
+// Stop cancels the upstream of an owned stream.
+func (s *Stream) cancel(cause error) {
+	s.mu.Lock()
+	cancel := s.spec.Cancel
+	s.mu.Unlock()
+	if cancel != nil && s.owned.Load() {
+		cancel(cause)
+	}
+}
+
+// acquire takes a reference; false when the stream is being dropped.
+func (s *Stream) acquire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return false
+	}
+	s.refs++
+	s.settle()
+	return true
+}
+
+// Release gives a reference back. Who attached with Follow must not call it:
+// the follower's leaving does.
+func (s *Stream) Release() {
+	s.mu.Lock()
+	s.refs--
+	s.settle()
+	drop := s.refs == 0 && !s.owned.Load()
+	s.mu.Unlock()
+	if drop {
+		s.node.dropReplica(s)
+	}
+}
+
+// settle starts or stops the detach clock. s.mu is held.
+func (s *Stream) settle() {
+	if !s.owned.Load() || s.over.Load() {
+		return
+	}
+	if s.refs > 0 || len(s.nodes) > 0 {
+		s.aloneAt.Store(0)
+		if s.alone != nil {
+			s.alone.Stop()
+			s.alone = nil
+		}
+		return
+	}
+	if s.alone != nil || s.spec.Cancel == nil {
+		return
+	}
+	s.aloneAt.Store(max(s.hub.Tail().Seq, 1))
+	cancel := s.spec.Cancel
+	if s.spec.DetachFor <= 0 {
+		cancel(ErrDetached)
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(s.spec.DetachFor, func() {
+		s.mu.Lock()
+		still := s.alone == t
+		s.mu.Unlock()
+		if still {
+			cancel(ErrDetached)
+		}
+	})
+	s.alone = t
+}
+
+// announce marks the record as news for the registry.
+func (s *Stream) announce() {
+	if s.owned.Load() {
+		s.node.regs.mark(s)
+	}
+}
+
+// fenced ends our ownership: a newer owner holds the stream. Followers are
+// cut so that they come back and find it.
+func (s *Stream) fenced() {
+	if !s.owned.CompareAndSwap(true, false) {
+		return
+	}
+	s.node.cfg.Report(Report{What: "stream was taken over by another node", Stream: s.ID})
+	s.over.Store(true)
+	s.mu.Lock()
+	cancel := s.spec.Cancel
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel(ErrFenced)
+	}
+	for f := range s.hub.All() {
+		f.Kick(hub.ReasonMoved, nil, false)
+	}
+	s.node.forget(s)
+}
+
+// forget takes a stream out of the node's tables.
+func (n *Node) forget(s *Stream) {
+	n.mu.Lock()
+	if n.streams[s.ID] == s {
+		delete(n.streams, s.ID)
+	}
+	n.mu.Unlock()
+	s.mu.Lock()
+	s.gone = true
+	s.mu.Unlock()
+	s.hub.Close()
+}
+
+// eolOf tells the line end of an encoded block.
+func eolOf(block []byte) (sse.EOL, bool) {
+	switch {
+	case bytes.HasSuffix(block, []byte("\r\n\r\n")):
+		return sse.CRLF, true
+	case bytes.HasSuffix(block, []byte("\n\n")):
+		return sse.LF, true
+	case bytes.HasSuffix(block, []byte("\r\r")):
+		return sse.CR, true
+	}
+	return 0, false
+}
