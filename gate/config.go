@@ -13,6 +13,8 @@ import "time"
 //	reload:"restart"   a change takes effect at the next start only (on a
 //	                   table: all its keys)
 //	oneof:"a,b"        the only texts allowed
+//	min:"10ms"         the least allowed ("0 or 10ms": 0 as well); without it,
+//	                   whatever is not negative
 //
 // docs/configuration.md and ssegate.toml name every key with its default; a
 // test keeps them true.
@@ -38,9 +40,9 @@ type Listen struct {
 	Public            string        `toml:"public" reload:"restart"`   // clients
 	Internal          string        `toml:"internal" reload:"restart"` // health, metrics, dashboard
 	TrustedProxies    []string      `toml:"trusted_proxies"`           // addresses or CIDRs that may set X-Forwarded-*
-	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" reload:"restart"`
-	IdleTimeout       time.Duration `toml:"idle_timeout" reload:"restart"` // between two requests of a kept connection
-	MaxHeader         Size          `toml:"max_header" reload:"restart"`   // request line and headers together
+	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms" reload:"restart"`
+	IdleTimeout       time.Duration `toml:"idle_timeout" min:"10ms" reload:"restart"` // between two requests of a kept connection
+	MaxHeader         Size          `toml:"max_header" min:"4KiB" reload:"restart"`   // request line and headers together
 }
 
 // Cluster is the table [cluster]: empty URLs make one node with everything in
@@ -51,13 +53,13 @@ type Cluster struct {
 	Consul    SecretURL     `toml:"consul"`
 	Prefix    string        `toml:"prefix"`  // of Redis keys, the exchange, the Consul service
 	Service   string        `toml:"service"` // Consul service of the nodes; "" = Prefix
-	Heartbeat time.Duration `toml:"heartbeat"`
-	DeadAfter time.Duration `toml:"dead_after"`
+	Heartbeat time.Duration `toml:"heartbeat" min:"10ms"`
+	DeadAfter time.Duration `toml:"dead_after" min:"20ms"`
 	// CheckEvery is how often the one cleaner looks for dead nodes.
-	CheckEvery time.Duration `toml:"check_every"`
-	TailCheck  time.Duration `toml:"tail_check"` // how often followers compare their place with the log's tail
-	Redirect   bool          `toml:"redirect"`   // 307 new clients to the peer with fewest connections
-	RedisWait  int           `toml:"redis_wait"` // replicas that must have a push before it is answered; 0 = none
+	CheckEvery time.Duration `toml:"check_every" min:"10ms"`
+	TailCheck  time.Duration `toml:"tail_check" min:"10ms"` // how often followers compare their place with the log's tail
+	Redirect   bool          `toml:"redirect"`              // 307 new clients to the peer with fewest connections
+	RedisWait  int           `toml:"redis_wait"`            // replicas that must have a push before it is answered; 0 = none
 }
 
 // Upstream is one [[upstream]]: a service behind the gate. It has Targets or
@@ -67,14 +69,14 @@ type Upstream struct {
 	Targets        []string      `toml:"targets"` // scheme://host:port
 	Service        string        `toml:"service"` // a Consul service
 	Balance        string        `toml:"balance" oneof:"round-robin,least-connections"`
-	ConnectTimeout time.Duration `toml:"connect_timeout"`
-	HeaderTimeout  time.Duration `toml:"header_timeout"` // 0 = no limit
-	IdleTimeout    time.Duration `toml:"idle_timeout"`   // between bytes of an event stream; 0 = no limit
-	MaxFails       int           `toml:"max_fails"`      // failures in a row that set a target aside; 0 = never
-	FailFor        time.Duration `toml:"fail_for"`       // how long it is set aside
-	HealthPath     string        `toml:"health_path"`    // "" = no active checks
-	HealthEvery    time.Duration `toml:"health_every"`
-	HealthTimeout  time.Duration `toml:"health_timeout"`
+	ConnectTimeout time.Duration `toml:"connect_timeout" min:"1ms"`
+	HeaderTimeout  time.Duration `toml:"header_timeout" min:"0 or 1ms"` // 0 = no limit
+	IdleTimeout    time.Duration `toml:"idle_timeout" min:"0 or 1ms"`   // between bytes of an event stream; 0 = no limit
+	MaxFails       int           `toml:"max_fails"`                     // failures in a row that set a target aside; 0 = never
+	FailFor        time.Duration `toml:"fail_for" min:"1ms"`            // how long it is set aside
+	HealthPath     string        `toml:"health_path"`                   // "" = no active checks
+	HealthEvery    time.Duration `toml:"health_every" min:"10ms"`
+	HealthTimeout  time.Duration `toml:"health_timeout" min:"1ms"`
 	HostHeader     string        `toml:"host_header"` // "client", "upstream" or a literal host
 	CA             string        `toml:"ca"`          // PEM file; "" = the system's roots
 	ServerName     string        `toml:"server_name"` // TLS name; "" = the target's host
@@ -94,17 +96,17 @@ type Route struct {
 	AttachKey         string        `toml:"attach_key"` // "header:Name", "query:name" or "json:member"
 	AttachFor         time.Duration `toml:"attach_for"`
 	AttachUnavailable string        `toml:"attach_unavailable" oneof:"run,refuse"`
-	AttachBodyLimit   Size          `toml:"attach_body_limit"`
+	AttachBodyLimit   Size          `toml:"attach_body_limit" min:"1"`
 
 	OnDisconnect string        `toml:"on_disconnect" oneof:"detach,cancel"`
-	DetachFor    time.Duration `toml:"detach_for"`
+	DetachFor    time.Duration `toml:"detach_for" min:"1ms"`
 
-	Heartbeat          time.Duration `toml:"heartbeat"` // silence before one is written
+	Heartbeat          time.Duration `toml:"heartbeat" min:"10ms"` // silence before one is written
 	HeartbeatStyle     string        `toml:"heartbeat_style" oneof:"line,comment,event,off"`
-	HeartbeatData      string        `toml:"heartbeat_data"`       // of style "event"
-	FirstByteHeartbeat time.Duration `toml:"first_byte_heartbeat"` // 0 = off
+	HeartbeatData      string        `toml:"heartbeat_data"`                       // of style "event"
+	FirstByteHeartbeat time.Duration `toml:"first_byte_heartbeat" min:"0 or 10ms"` // 0 = off
 
-	Retry      time.Duration `toml:"retry"` // 0 = no hint
+	Retry      time.Duration `toml:"retry" min:"0 or 1ms"` // 0 = no hint
 	RetryToAll bool          `toml:"retry_to_all"`
 	Done       []string      `toml:"done"`        // data of a last event
 	DoneEvents []string      `toml:"done_events"` // names of a last event
@@ -115,12 +117,12 @@ type Route struct {
 	Slow string `toml:"slow" oneof:"log,cut"` // what becomes of a follower that fell off the ring
 	Gap  string `toml:"gap" oneof:"say,cut"`  // what is answered when a position is gone
 
-	LogLength    int           `toml:"log_length"` // frames a stream
-	LogTTL       time.Duration `toml:"log_ttl"`    // after the last frame
-	RingEvents   int           `toml:"ring_events"`
-	RingBytes    Size          `toml:"ring_bytes"`
-	WriteTimeout time.Duration `toml:"write_timeout"` // 0 = no limit
-	MaxAge       time.Duration `toml:"max_age"`       // 0 = no limit
+	LogLength    int           `toml:"log_length" min:"1"` // frames a stream
+	LogTTL       time.Duration `toml:"log_ttl" min:"1s"`   // after the last frame
+	RingEvents   int           `toml:"ring_events" min:"1"`
+	RingBytes    Size          `toml:"ring_bytes" min:"1KiB"`
+	WriteTimeout time.Duration `toml:"write_timeout" min:"0 or 10ms"` // 0 = no limit
+	MaxAge       time.Duration `toml:"max_age" min:"0 or 1s"`         // 0 = no limit
 }
 
 // Limits is the table [limits]. 0 means no limit, except for EventSize and
@@ -131,9 +133,9 @@ type Limits struct {
 	ConnectionsPerPrincipal int  `toml:"connections_per_principal"`
 	RequestsPerIP           int  `toml:"requests_per_ip"`        // a second
 	RequestsPerPrincipal    int  `toml:"requests_per_principal"` // a second
-	EventSize               Size `toml:"event_size"`
+	EventSize               Size `toml:"event_size" min:"1KiB"`
 	BodySize                Size `toml:"body_size"`
-	Memory                  Size `toml:"memory" reload:"restart"` // rings and logs in memory, all together
+	Memory                  Size `toml:"memory" min:"1MiB" reload:"restart"` // rings and logs in memory, all together
 }
 
 // Log is the table [log].

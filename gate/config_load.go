@@ -1,28 +1,198 @@
 package gate
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
 
 // Load reads the configuration: flags over environment over file over
 // defaults. path is the TOML file ("" = none), env is as os.Environ gives it,
-// flags maps keys such as "cluster.redis" (and "upstream", a list of target
-// URLs) to their text. The error is a *ConfigError that holds all mistakes.
+// flags maps a key of Keys to its text, and "upstream" to a list of target
+// URLs. Lists in variables and flags are separated by commas.
+//
+// The error is a *ConfigError that holds all mistakes; no text in it, nor in a
+// notice, shows a password. Notices come with an error too.
 func Load(path string, env []string, flags map[string]string) (Config, []Notice, error) {
-	return Config{}, nil, errors.New("gate: not yet")
+	l := &loader{from: map[string]string{}, bad: map[string]bool{}}
+	cfg := Default()
+	if path != "" {
+		l.file = path
+		text, err := os.ReadFile(path)
+		if err != nil {
+			var reason error = err
+			if pe, ok := errors.AsType[*os.PathError](err); ok {
+				reason = pe.Err
+			}
+			return Config{}, nil, &ConfigError{[]Problem{{Where: path, Text: fmt.Sprintf("cannot be read: %v", reason)}}}
+		}
+		if err := l.decode(&cfg, string(text)); err != nil {
+			return Config{}, nil, &ConfigError{[]Problem{*err}}
+		}
+	}
+	l.environment(&cfg, env)
+	l.flags(&cfg, flags)
+	l.complete(&cfg)
+	l.check(&cfg)
+	notices, err := l.sorted()
+	if err != nil {
+		return Config{}, notices, err
+	}
+	return cfg, notices, nil
 }
 
-// Problem is one mistake in the configuration.
-type Problem struct {
-	Key   string // such as route[2].heartbeat_style; the first route is route[1]
-	Where string // file and line, variable or flag it comes from
-	Text  string // what is wrong and what to write instead
+// Keys lists the keys of the plain tables ("cluster.redis"), which variables
+// and flags can set. Those of upstreams and routes stand in the file alone.
+func Keys() []string {
+	cfg := Default()
+	return slices.Sorted(maps.Keys(plainKeys(&cfg)))
 }
 
-// Notice is something that Load let pass but that the operator should know.
-type Notice Problem
-
-// ConfigError holds all mistakes of a configuration.
-type ConfigError struct {
-	Problems []Problem
+// Variable is the environment variable that sets a key of Keys.
+func Variable(key string) string {
+	return "SSEGATE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-func (e *ConfigError) Error() string { return "" }
+// plainKeys finds the values behind Keys.
+func plainKeys(cfg *Config) map[string]reflect.Value {
+	keys := map[string]reflect.Value{}
+	for name, table := range fields(reflect.ValueOf(cfg).Elem()) {
+		if table.Kind() != reflect.Struct {
+			continue
+		}
+		for key, value := range fields(table) {
+			keys[join(name, key)] = value
+		}
+	}
+	return keys
+}
+
+// decode puts the file's text over cfg. It returns a problem where the text
+// is no TOML; all others are gathered.
+func (l *loader) decode(cfg *Config, text string) *Problem {
+	var tables map[string]any
+	if _, err := toml.Decode(text, &tables); err != nil {
+		return l.syntax(text, err)
+	}
+	l.lines = keyLines(text)
+	l.table(reflect.ValueOf(cfg).Elem(), tables, "")
+	return nil
+}
+
+// secretLine matches a line that may set a key of type SecretURL, or has a
+// password in a URL.
+var secretLine = regexp.MustCompile(`redis|rabbitmq|consul|(?i:pass|secret|token)|//.*@`)
+
+// syntax tells where the text stops being TOML and shows that line, unless a
+// password may be in it.
+func (l *loader) syntax(text string, err error) *Problem {
+	pe, ok := errors.AsType[toml.ParseError](err)
+	if !ok {
+		return &Problem{Where: l.file, Text: "not TOML"} // the decoder gives no other errors for a map
+	}
+	n, col := pe.Position.Line, pe.Position.Col
+	p := &Problem{Where: fmt.Sprintf("%s:%d:%d", l.file, n, col), line: n}
+	lines := strings.Split(text, "\n")
+	line := strings.TrimRight(lines[min(max(n, 1), len(lines))-1], "\r")
+	if secretLine.MatchString(line + pe.LastKey) {
+		p.Text = "not TOML; a text stands in quotes, on one line: redis = \"redis://host:6379/0\""
+		return p
+	}
+	// Tabs stay tabs, so that the mark stands below its letter.
+	pad := strings.Map(func(c rune) rune {
+		if c == '\t' {
+			return c
+		}
+		return ' '
+	}, line[:min(max(col-1, 0), len(line))])
+	p.Text = fmt.Sprintf("not TOML: %s\n    %s\n    %s^", pe.Message, line, pad)
+	return p
+}
+
+// kubernetes matches what Kubernetes sets for a service called ssegate.
+var kubernetes = regexp.MustCompile(`^SSEGATE_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_\w+)?)$`)
+
+// environment puts variables over cfg. One that is set but empty counts as
+// not set. An unknown one is only noticed, since who runs a node does not
+// own all of its environment.
+func (l *loader) environment(cfg *Config, env []string) {
+	keys := plainKeys(cfg)
+	byName := map[string]string{"SSEGATE_UPSTREAM": "upstream", "SSEGATE_CONFIG": ""}
+	for key := range keys {
+		byName[Variable(key)] = key
+	}
+	for _, pair := range slices.Sorted(slices.Values(env)) {
+		name, text, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, "SSEGATE_") || text == "" || kubernetes.MatchString(name) {
+			continue
+		}
+		switch key, known := byName[name]; {
+		case !known:
+			hint := ""
+			if w := nearest(strings.ToLower(name), lower(maps.Keys(byName))); w != "" {
+				hint = "; did you mean " + strings.ToUpper(w) + "?"
+			}
+			l.notices = append(l.notices, Notice{Where: name, Text: "is no variable of ssegate's and changes nothing" + hint})
+		case key == "upstream":
+			l.upstreamText(cfg, text, name)
+		case key != "":
+			l.text(keys[key], text, key, name)
+		}
+	}
+}
+
+// flags puts the command line over cfg.
+func (l *loader) flags(cfg *Config, flags map[string]string) {
+	keys := plainKeys(cfg)
+	for _, key := range slices.Sorted(maps.Keys(flags)) {
+		switch value, known := keys[key]; {
+		case key == "upstream":
+			l.upstreamText(cfg, flags[key], "-upstream")
+		case known:
+			l.text(value, flags[key], key, "-"+key)
+		default:
+			l.problems = append(l.problems, Problem{Where: "-" + key, Text: "is no flag of ssegate's"})
+		}
+	}
+}
+
+// upstreamText sets the targets of the only upstream, or makes one.
+func (l *loader) upstreamText(cfg *Config, text, from string) {
+	switch len(cfg.Upstream) {
+	case 0:
+		u := DefaultUpstream()
+		u.Name = "default"
+		cfg.Upstream = []Upstream{u}
+		fallthrough
+	case 1:
+		cfg.Upstream[0].Service = ""
+		cfg.Upstream[0].Targets = splitList(text)
+		l.from["upstream[1].targets"] = from
+	default:
+		l.problems = append(l.problems, Problem{Where: from,
+			Text: fmt.Sprintf("sets the targets of the only upstream, but %s has %d: change them there", l.file, len(cfg.Upstream))})
+	}
+}
+
+// complete fills in what follows from the rest: with a single upstream the
+// routes need not name it, and need not be there at all.
+func (l *loader) complete(cfg *Config) {
+	if len(cfg.Upstream) != 1 {
+		return
+	}
+	if len(cfg.Route) == 0 && !l.bad["route"] {
+		cfg.Route = []Route{DefaultRoute()}
+	}
+	for i := range cfg.Route {
+		if cfg.Route[i].Upstream == "" {
+			cfg.Route[i].Upstream = cfg.Upstream[0].Name
+		}
+	}
+}

@@ -27,11 +27,11 @@ func (s SecretURL) String() string {
 	var b strings.Builder
 	b.WriteString(u.Scheme + "://")
 	if u.User != nil {
-		b.WriteString(url.PathEscape(u.User.Username()))
+		// A name without a password is somebody's token more often than not.
 		if _, ok := u.User.Password(); ok {
-			b.WriteString(":" + hidden)
+			b.WriteString(url.PathEscape(u.User.Username()) + ":")
 		}
-		b.WriteByte('@')
+		b.WriteString(hidden + "@")
 	}
 	b.WriteString(u.Host + u.EscapedPath())
 	for i, pair := range strings.Split(u.RawQuery, "&") {
