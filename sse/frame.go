@@ -59,7 +59,9 @@ func (e End) String() string {
 
 // Clean reports whether a client sees the end of the body (true) or a cut
 // connection (false).
-func (e End) Clean() bool { return e == EndFinished || e == EndClean || e == EndStopped || e == EndLost }
+func (e End) Clean() bool {
+	return e == EndFinished || e == EndClean || e == EndStopped || e == EndLost
+}
 
 // Frame is one item of a stream in the form in which it is kept in rings and
 // logs and carried between nodes. The bytes it points to are never changed
