@@ -118,16 +118,25 @@ func (l *loader) checkCluster(cfg *Config) {
 	if c.Heartbeat > 0 && c.DeadAfter < 2*c.Heartbeat {
 		l.problem("cluster.dead_after", "must be at least twice cluster.heartbeat (%s), or one late heartbeat makes a node dead: write %q or more", c.Heartbeat, brief(2*c.Heartbeat))
 	}
-	for _, key := range []string{"heartbeat", "dead_after", "check_every", "tail_check"} {
-		l.idle(join("cluster", key), c.Redis == "", "without cluster.redis")
+	def := Default().Cluster
+	for _, name := range []string{"heartbeat", "dead_after", "check_every", "tail_check"} {
+		l.idle(c, def, "cluster", name, c.Redis == "", "without cluster.redis")
 	}
-	l.idle("cluster.service", c.Consul == "" && c.Service != "", "without cluster.consul")
+	l.idle(c, def, "cluster", "service", c.Consul == "", "without cluster.consul")
 }
 
-// idle notices a key that somebody wrote and that does nothing.
-func (l *loader) idle(key string, is bool, why string) {
-	if is && l.given(key) && !l.bad[key] {
-		l.notice(key, "has no effect %s", why)
+// idle notices a key of a table that was changed from its default and does
+// nothing.
+func (l *loader) idle(table, def any, key, name string, is bool, why string) {
+	at := join(key, name)
+	if !is || l.bad[at] {
+		return
+	}
+	now, was := reflect.ValueOf(table), reflect.ValueOf(def)
+	for f, v := range now.Fields() {
+		if f.Tag.Get("toml") == name && !same(v, was.FieldByIndex(f.Index)) {
+			l.notice(at, "has no effect %s", why)
+		}
 	}
 }
 

@@ -36,9 +36,10 @@ func (l *loader) checkUpstreams(cfg *Config) {
 		if u.HealthPath != "" && !goodPath(u.HealthPath, true) {
 			l.problem(sub("health_path"), "%s is no path: write one such as \"/health\"", shown(u.HealthPath))
 		}
-		l.idle(sub("health_every"), u.HealthPath == "", "without health_path")
-		l.idle(sub("health_timeout"), u.HealthPath == "", "without health_path")
-		l.idle(sub("fail_for"), u.MaxFails == 0, "with max_fails = 0")
+		idle := func(name string, is bool, why string) { l.idle(*u, DefaultUpstream(), key, name, is, why) }
+		idle("health_every", u.HealthPath == "", "without health_path")
+		idle("health_timeout", u.HealthPath == "", "without health_path")
+		idle("fail_for", u.MaxFails == 0, "with max_fails = 0")
 		l.checkTLS(u, key)
 		if first[u.Name] == i+1 && !slices.ContainsFunc(cfg.Route, func(r Route) bool { return r.Upstream == u.Name }) && len(cfg.Upstream) > 1 {
 			l.notice(key, "no route leads to %s", shown(u.Name))
@@ -75,14 +76,12 @@ func (l *loader) checkTLS(u *Upstream, key string) {
 	plain := u.Service == "" && len(u.Targets) > 0 &&
 		!slices.ContainsFunc(u.Targets, func(t string) bool { return strings.HasPrefix(t, "https://") })
 	for _, name := range []string{"ca", "server_name", "insecure"} {
-		l.idle(join(key, name), plain, "without a target that begins with https://")
+		l.idle(*u, DefaultUpstream(), key, name, plain, "without a target that begins with https://")
 	}
 	if u.Insecure && !plain {
 		l.notice(join(key, "insecure"), "anyone on the way to the upstream can read and change what passes")
 	}
-	if u.Insecure {
-		l.idle(join(key, "ca"), u.CA != "", "with insecure = true")
-	}
+	l.idle(*u, DefaultUpstream(), key, "ca", u.Insecure && !plain, "with insecure = true")
 	if u.CA != "" {
 		if _, err := u.Roots(); err != nil {
 			l.problem(join(key, "ca"), "%s: %v", shown(u.CA), err)
@@ -240,14 +239,15 @@ func (l *loader) checkAttach(r *Route, key string) {
 	}
 	joins := r.Attach == "key" || r.Attach == "content"
 	for _, name := range []string{"attach_for", "attach_unavailable"} {
-		l.idle(join(key, name), !joins, fmt.Sprintf("with attach = %q", r.Attach))
+		l.idle(*r, DefaultRoute(), key, name, !joins, fmt.Sprintf("with attach = %q", r.Attach))
 	}
-	l.idle(join(key, "attach_body_limit"), r.Attach == "off", `with attach = "off"`)
+	l.idle(*r, DefaultRoute(), key, "attach_body_limit", r.Attach == "off", `with attach = "off"`)
 }
 
 func (l *loader) checkStream(r *Route, key string, single bool) {
 	sub := func(name string) string { return join(key, name) }
-	l.idle(sub("detach_for"), r.OnDisconnect == "cancel", `with on_disconnect = "cancel"`)
+	idle := func(name string, is bool, why string) { l.idle(*r, DefaultRoute(), key, name, is, why) }
+	idle("detach_for", r.OnDisconnect == "cancel", `with on_disconnect = "cancel"`)
 	if r.DetachFor == 0 && r.OnDisconnect == "detach" {
 		l.problem(sub("detach_for"), "0 leaves no time to come back: write on_disconnect = \"cancel\" if that is meant")
 	}
@@ -259,13 +259,13 @@ func (l *loader) checkStream(r *Route, key string, single bool) {
 	if r.Heartbeat > time.Minute && !silent {
 		l.notice(sub("heartbeat"), "%s is long: many proxies and load balancers cut a connection that is silent for 60s", brief(r.Heartbeat))
 	}
-	l.idle(sub("heartbeat"), silent, `with heartbeat_style = "off"`)
-	l.idle(sub("heartbeat_data"), r.HeartbeatStyle != "event", fmt.Sprintf("with heartbeat_style = %q", r.HeartbeatStyle))
+	idle("heartbeat", silent, `with heartbeat_style = "off"`)
+	idle("heartbeat_data", r.HeartbeatStyle != "event", fmt.Sprintf("with heartbeat_style = %q", r.HeartbeatStyle))
 	if silent && r.FirstByteHeartbeat > 0 {
 		l.problem(sub("first_byte_heartbeat"), "needs a heartbeat_style other than \"off\"")
 	}
 
-	l.idle(sub("retry_to_all"), r.Retry == 0, "with retry = 0")
+	idle("retry_to_all", r.Retry == 0, "with retry = 0")
 	for _, list := range []struct {
 		key   string
 		texts []string
@@ -284,7 +284,7 @@ func (l *loader) checkStream(r *Route, key string, single bool) {
 			l.problem(item(sub("bind"), i+1), "%s is no cookie's name", shown(s))
 		}
 	}
-	l.idle(sub("takeover"), r.Takeover != "" && single, "without cluster.redis: there is no other node")
+	idle("takeover", single, "without cluster.redis: there is no other node")
 	if r.Takeover != "" && r.IDs != "auto" && r.IDs != "upstream" {
 		l.notice(sub("takeover"), "works from the ids that the upstream gives, which clients do not see with ids = %q", r.IDs)
 	}
