@@ -20,7 +20,7 @@ import "time"
 // test keeps them true.
 type Config struct {
 	Node     Node       `toml:"node"`
-	Listen   Listen     `toml:"listen"`
+	Listen   Listen     `toml:"listen" reload:"restart"`
 	Cluster  Cluster    `toml:"cluster" reload:"restart"`
 	Upstream []Upstream `toml:"upstream"`
 	Route    []Route    `toml:"route"`
@@ -37,12 +37,14 @@ type Node struct {
 
 // Listen is the table [listen]: the two listeners.
 type Listen struct {
-	Public            string        `toml:"public" reload:"restart"`   // clients
-	Internal          string        `toml:"internal" reload:"restart"` // health, metrics, dashboard
-	TrustedProxies    []string      `toml:"trusted_proxies"`           // addresses or CIDRs that may set X-Forwarded-*
-	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms" reload:"restart"`
-	IdleTimeout       time.Duration `toml:"idle_timeout" min:"10ms" reload:"restart"` // between two requests of a kept connection
-	MaxHeader         Size          `toml:"max_header" min:"4KiB" reload:"restart"`   // request line and headers together
+	Public            string        `toml:"public"`                         // clients
+	Internal          string        `toml:"internal"`                       // health, metrics, dashboard
+	TrustedProxies    []string      `toml:"trusted_proxies"`                // addresses or CIDRs that may set X-Forwarded-*
+	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms"` // for a request's head to arrive whole
+	BodyTimeout       time.Duration `toml:"body_timeout" min:"10ms"`        // silence in the middle of a request's body
+	WriteTimeout      time.Duration `toml:"write_timeout" min:"10ms"`       // for a client to take one piece of an answer that is no event stream
+	IdleTimeout       time.Duration `toml:"idle_timeout" min:"10ms"`        // between two requests of a kept connection
+	MaxHeader         Size          `toml:"max_header" min:"4KiB"`          // request line and headers together
 }
 
 // Cluster is the table [cluster]: empty URLs make one node with everything in
@@ -125,10 +127,9 @@ type Route struct {
 	MaxAge       time.Duration `toml:"max_age" min:"0 or 1s"`         // 0 = no limit
 }
 
-// Limits is the table [limits]. 0 means no limit, except for EventSize and
-// Memory.
+// Limits is the table [limits]. 0 means no limit, where it is allowed.
 type Limits struct {
-	Connections             int  `toml:"connections"`
+	Connections             int  `toml:"connections" min:"1" reload:"restart"`
 	ConnectionsPerIP        int  `toml:"connections_per_ip"`
 	ConnectionsPerPrincipal int  `toml:"connections_per_principal"`
 	RequestsPerIP           int  `toml:"requests_per_ip"`        // a second
@@ -156,6 +157,8 @@ func Default() Config {
 			Public:            ":8080",
 			Internal:          "127.0.0.1:8089",
 			ReadHeaderTimeout: 10 * time.Second,
+			BodyTimeout:       time.Minute,
+			WriteTimeout:      time.Minute,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeader:         64 * KiB,
 		},
@@ -167,8 +170,9 @@ func Default() Config {
 			TailCheck:  2 * time.Second,
 		},
 		Limits: Limits{
-			EventSize: 2 * MiB,
-			Memory:    256 * MiB,
+			Connections: 256 * 1024,
+			EventSize:   2 * MiB,
+			Memory:      256 * MiB,
 		},
 		Log: Log{
 			Level:    "info",
