@@ -52,6 +52,7 @@ type Record struct {
 	UpstreamIDs   bool         `json:"upstream_ids,omitempty"`   // the backend's own ids are in its events
 	UpstreamID    []byte       `json:"upstream_id,omitempty"`    // the last of them
 	UpstreamRetry bool         `json:"upstream_retry,omitempty"` // the backend gives retry hints itself
+	Followers     int          `json:"followers,omitempty"`      // clients in the whole cluster; in an owner's answer only
 	Head          []byte       `json:"head,omitempty"`           // the first response's head, encoded by package proxy
 	Request       []byte       `json:"request,omitempty"`        // kept for a takeover only, encoded by package proxy
 }
