@@ -93,9 +93,9 @@ func (n *Node) receive(m *bus.Message) {
 		n.count.received.Add(uint64(len(frames)))
 		s.receive(frames)
 	case kindFollow:
-		have, fastest, ok := decodeFollow(m.Body)
+		news, ok := decodeFollow(m.Body)
 		if s := n.local(m.Stream); s != nil && s.owned.Load() && ok {
-			s.follow(m.From, have, fastest)
+			s.follow(m.From, news)
 		} else {
 			n.post(m.From, bus.Message{Kind: kindGone, Stream: m.Stream})
 		}
@@ -156,6 +156,7 @@ func (n *Node) answer(q question, s *Stream) {
 	if s != nil && s.owned.Load() {
 		rec := s.Record()
 		rec.Request = nil
+		rec.Followers = s.watched()
 		body, _ = json.Marshal(rec) // a Record of ours always marshals
 	}
 	m := bus.Message{Kind: kindRecord, Call: q.call, Body: body}
@@ -230,33 +231,44 @@ func (n *Node) nodeByTag(tag [8]byte) string {
 	return ""
 }
 
-func encodeFollow(have, fastest uint64) []byte {
-	b := binary.AppendUvarint(make([]byte, 0, 10), have)
-	return binary.AppendUvarint(b, fastest)
+// following is what a node tells the owner of a stream that it follows.
+type following struct {
+	have    uint64 // Seq up to which it has everything
+	fastest uint64 // Seq that its fastest client has
+	clients uint64
 }
 
-func decodeFollow(b []byte) (have, fastest uint64, ok bool) {
-	have, k := binary.Uvarint(b)
-	if k <= 0 {
-		return 0, 0, false
+func (f following) encode() []byte {
+	b := binary.AppendUvarint(make([]byte, 0, 16), f.have)
+	b = binary.AppendUvarint(b, f.fastest)
+	return binary.AppendUvarint(b, f.clients)
+}
+
+func decodeFollow(b []byte) (f following, ok bool) {
+	for _, v := range []*uint64{&f.have, &f.fastest, &f.clients} {
+		n := 0
+		if *v, n = binary.Uvarint(b); n <= 0 {
+			return f, false
+		}
+		b = b[n:]
 	}
-	fastest, j := binary.Uvarint(b[k:])
-	return have, fastest, j > 0
+	return f, true
 }
 
 // follow books another node's interest in an owned stream and sends it what
 // it lacks.
-func (s *Stream) follow(node string, have, fastest uint64) {
+func (s *Stream) follow(node string, news following) {
 	s.mu.Lock()
 	in := s.nodes[node]
 	if in == nil {
 		if s.nodes == nil {
 			s.nodes = map[string]*interest{}
 		}
-		in = &interest{sent: have}
+		in = &interest{sent: news.have}
 		s.nodes[node] = in
+		s.node.count.landed.Add(1)
 	}
-	in.seen, in.fastest = time.Now(), fastest
+	in.seen, in.fastest, in.clients = time.Now(), news.fastest, int(min(news.clients, 1<<20))
 	s.pace()
 	s.settle()
 	s.mu.Unlock()

@@ -64,4 +64,7 @@ func (n *Node) Stats() Stats {
 	}
 }
 
+// Landed counts the times that another node began to follow a stream of ours.
+func (n *Node) Landed() uint64 { return n.count.landed.Load() }
+
 func isUnknown(err error) bool { return errors.Is(err, reconnect.ErrUnknown) }

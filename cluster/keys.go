@@ -165,6 +165,9 @@ func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.R
 
 // addPrint notes that a request's fingerprint leads to a stream.
 func (n *Node) addPrint(print string, s *Stream) {
+	s.mu.Lock()
+	s.print = print
+	s.mu.Unlock()
 	n.mu.Lock()
 	if !slices.Contains(n.prints[print], s.ID) {
 		n.prints[print] = append(n.prints[print], s.ID)
@@ -183,26 +186,29 @@ func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (sse.Stream
 	n.mu.Lock()
 	streams := slices.Clone(n.prints[print])
 	n.mu.Unlock()
-	rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
-	more, err := n.cfg.Registry.ByPrint(rctx, print)
-	cancel()
-	for _, m := range more {
-		if !slices.Contains(streams, m) {
-			streams = append(streams, m)
-		}
-	}
 	var found sse.StreamID
 	var at sse.Pos
+	var err error
 	matches := 0
-	for _, s := range streams {
-		pos, ferr := n.findID(ctx, s, id)
-		switch {
-		case ferr == nil:
-			found, at = s, pos
-			matches++
-		case !errors.Is(ferr, ErrUnknown):
-			err = ferr
+	search := func(streams []sse.StreamID) {
+		for _, s := range streams {
+			pos, ferr := n.FindID(ctx, s, id)
+			switch {
+			case ferr == nil:
+				found, at = s, pos
+				matches++
+			case !errors.Is(ferr, ErrUnknown):
+				err = ferr
+			}
 		}
+	}
+	search(streams)
+	if matches == 0 { // a stream of this node's needs nobody else
+		rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		more, rerr := n.cfg.Registry.ByPrint(rctx, print)
+		cancel()
+		err = errors.Join(err, rerr)
+		search(slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(streams, id) }))
 	}
 	switch {
 	case matches == 1:
@@ -213,9 +219,10 @@ func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (sse.Stream
 	return sse.StreamID{}, sse.Pos{}, ErrUnknown
 }
 
-// findID finds the first frame with a backend's id: in the ring, which knows
-// the newest without asking anybody, and in the log.
-func (n *Node) findID(ctx context.Context, id sse.StreamID, want []byte) (sse.Pos, error) {
+// FindID finds the first frame of a stream that bears an id of the backend's:
+// in the log, else in the ring, which needs nobody and has what the log does
+// not have yet. Errors: ErrUnknown, ErrUnavailable.
+func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Pos, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	defer cancel()
 	pos, err := n.cfg.Log.Find(ctx, id, want)
@@ -247,4 +254,33 @@ func (n *Node) Stop(ctx context.Context, rec registry.Record) error {
 	defer cancel()
 	_, err := n.call(ctx, rec.Owner, bus.Message{Kind: kindStop, Stream: rec.Stream})
 	return err
+}
+
+// Watched tells how many clients follow a stream in the whole cluster, and how
+// far it is, as well as can be told within a moment.
+func (n *Node) Watched(rec registry.Record) (followers int, seq uint64) {
+	if s := n.local(rec.Stream); s != nil && s.owned.Load() {
+		return s.watched(), s.hub.Tail().Seq
+	}
+	if rec.State != registry.StateEnded {
+		ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Ask)
+		defer cancel()
+		if now, err := n.call(ctx, rec.Owner, bus.Message{Kind: kindAsk, Stream: rec.Stream}); err == nil {
+			return now.Followers, now.Tail.Seq
+		}
+	}
+	if s := n.local(rec.Stream); s != nil {
+		return s.hub.Followers(), max(rec.Tail.Seq, s.hub.Tail().Seq)
+	}
+	return 0, rec.Tail.Seq
+}
+
+func (s *Stream) watched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.hub.Followers()
+	for _, in := range s.nodes {
+		n += in.clients
+	}
+	return n
 }

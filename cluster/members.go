@@ -243,7 +243,7 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	s.rec = rec
 	s.spec.Limits = limits
 	s.spec.Route, s.spec.Principal, s.spec.Request = rec.Route, rec.Principal, rec.Request
-	s.minter = reconnect.NewMinter(s.ID, n.ID(), rec.Epoch)
+	s.minter = reconnect.NewMinter(s.ID, n.tag, rec.Epoch)
 	s.mu.Unlock()
 	s.owned.Store(true)
 	s.feed.Unlock()

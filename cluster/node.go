@@ -90,8 +90,9 @@ type Node struct {
 	busUp  atomic.Bool
 	out    outbox
 	regs   registrar
-	lapsed time.Time // when our own lease was last found gone; members goroutine only
+	lapsed time.Time // when our own lease was last found gone
 
+	tag   [8]byte        // of our id, as edge ids bear it
 	wg    sync.WaitGroup // short-lived helpers: takeovers, follow-ups
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -126,6 +127,7 @@ func New(cfg Config) *Node {
 		keys:    map[string]*bid{},
 		prints:  map[string][]sse.StreamID{},
 		calls:   map[uint64]chan bus.Message{},
+		tag:     reconnect.OwnerTag(cfg.Self.ID),
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.peers.Store(&map[string]registry.Node{})

@@ -207,7 +207,7 @@ func (s *Stream) receive(frames []sse.Frame) {
 // it has moved by a good part of what the owner allows for.
 func (s *Stream) reportProgress() {
 	fastest := s.fastest()
-	if last := s.told.Load(); fastest < last+256 || !s.told.CompareAndSwap(last, fastest) {
+	if fastest < s.told.Load()+256 {
 		return
 	}
 	s.refollow(s.node.ctx, fastest)
@@ -221,30 +221,32 @@ func (s *Stream) fastest() uint64 {
 	return seq
 }
 
+// news is what the owner is told of our following.
+func (s *Stream) news(fastest uint64) (owner string, m bus.Message) {
+	s.feed.Lock()
+	f := following{have: s.tail.Seq, fastest: fastest, clients: uint64(s.hub.Followers())}
+	s.feed.Unlock()
+	s.told.Store(fastest)
+	s.mu.Lock()
+	owner = s.rec.Owner
+	s.mu.Unlock()
+	return owner, bus.Message{Kind: kindFollow, Stream: s.ID, Body: f.encode()}
+}
+
 // refollow tells the owner that we follow, and from where on.
 func (s *Stream) refollow(ctx context.Context, fastest uint64) {
-	s.feed.Lock()
-	have := s.tail.Seq
-	s.feed.Unlock()
-	s.mu.Lock()
-	owner := s.rec.Owner
-	s.mu.Unlock()
+	owner, m := s.news(fastest)
 	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
-	s.node.sendTo(ctx, owner, bus.Message{Kind: kindFollow, Stream: s.ID, Body: encodeFollow(have, fastest)})
+	s.node.sendTo(ctx, owner, m)
 }
 
 // refollow says again, for all replicas, that we follow: one parcel an owner.
 func (n *Node) refollow(ctx context.Context) {
 	byOwner := map[string][]bus.Message{}
 	for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
-		s.feed.Lock()
-		have := s.tail.Seq
-		s.feed.Unlock()
-		owner := s.Record().Owner
-		fastest := s.fastest()
-		s.told.Store(fastest)
-		byOwner[owner] = append(byOwner[owner], bus.Message{Kind: kindFollow, Stream: s.ID, Body: encodeFollow(have, fastest)})
+		owner, m := s.news(s.fastest())
+		byOwner[owner] = append(byOwner[owner], m)
 	}
 	for owner, msgs := range byOwner {
 		sctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)

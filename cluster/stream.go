@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,9 @@ type Spec struct {
 	DetachFor time.Duration
 	// JoinFor is how long after its end a key still leads to the stream.
 	JoinFor time.Duration
+	// Quiet keeps the stream from the registry until Announce: one that may
+	// yet lose an election.
+	Quiet bool
 	// Cancel ends the pump; its cause is one of this package's errors.
 	Cancel context.CancelCauseFunc
 }
@@ -49,6 +53,7 @@ type Stream struct {
 
 	owned atomic.Bool
 	over  atomic.Bool // an end frame was appended
+	quiet atomic.Bool // the registry is not to hear of it yet
 	begun chan struct{}
 
 	// In the hands of whoever appends: the pump, or under feed the bus.
@@ -80,6 +85,7 @@ type Stream struct {
 type interest struct {
 	sent    uint64 // frames up to here were sent
 	fastest uint64 // Seq that its fastest client had
+	clients int
 	seen    time.Time
 }
 
@@ -101,7 +107,7 @@ func (n *Node) Begin(spec Spec) *Stream {
 		Route: spec.Route, Principal: spec.Principal, Request: spec.Request, Started: time.Now(),
 		Tail: s.tail,
 	}
-	s.minter = reconnect.NewMinter(s.ID, n.ID(), s.tail.Epoch)
+	s.minter = reconnect.NewMinter(s.ID, n.tag, s.tail.Epoch)
 	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
 		First:     sse.Pos{Epoch: s.tail.Epoch, Seq: 1},
 		Heartbeat: spec.Local.Heartbeat,
@@ -113,8 +119,41 @@ func (n *Node) Begin(spec Spec) *Stream {
 	n.mu.Lock()
 	n.streams[s.ID] = s
 	n.mu.Unlock()
+	s.quiet.Store(spec.Quiet)
 	s.announce()
 	return s
+}
+
+// Announce tells the registry of a stream that was begun Quiet.
+func (s *Stream) Announce() {
+	s.quiet.Store(false)
+	s.announce()
+}
+
+// KeepRequest keeps what a takeover sends upstream. To be called before
+// SetHead.
+func (s *Stream) KeepRequest(req []byte) {
+	s.mu.Lock()
+	s.rec.Request = req
+	s.mu.Unlock()
+}
+
+// Adopt says how the pump of a stream that was taken over is cancelled, and
+// how long it goes on without followers.
+func (s *Stream) Adopt(detach, join time.Duration, cancel context.CancelCauseFunc) {
+	s.mu.Lock()
+	s.spec.DetachFor, s.spec.JoinFor, s.spec.Cancel = detach, join, cancel
+	s.settle()
+	s.mu.Unlock()
+}
+
+// Abandon leaves a running stream for another node to go on with: it is not
+// ended, only no longer ours.
+func (s *Stream) Abandon() {
+	if s.over.Swap(true) {
+		return
+	}
+	s.begin()
 }
 
 func (s *Stream) source() hub.Source {
@@ -274,6 +313,11 @@ func (s *Stream) finish(end sse.End) {
 	s.begin()
 	n := s.node
 	if key != "" {
+		n.mu.Lock()
+		if b := n.keys[key]; b != nil {
+			b.until = now.Add(join)
+		}
+		n.mu.Unlock()
 		n.regs.do(func(ctx context.Context) error { return n.cfg.Registry.Extend(ctx, key, s.ID, join) })
 	}
 	n.mu.Lock()
@@ -364,7 +408,7 @@ func (s *Stream) settle() {
 
 // announce marks the record as news for the registry.
 func (s *Stream) announce() {
-	if s.owned.Load() {
+	if s.owned.Load() && !s.quiet.Load() {
 		s.node.regs.mark(s)
 	}
 }
@@ -391,14 +435,23 @@ func (s *Stream) fenced() {
 
 // forget takes a stream out of the node's tables.
 func (n *Node) forget(s *Stream) {
+	s.mu.Lock()
+	s.gone = true
+	key, print := s.key, s.print
+	s.mu.Unlock()
 	n.mu.Lock()
 	if n.streams[s.ID] == s {
 		delete(n.streams, s.ID)
 	}
+	if b := n.keys[key]; b != nil && b.now.Stream == s.ID && !b.until.IsZero() {
+		delete(n.keys, key)
+	}
+	if left := slices.DeleteFunc(n.prints[print], func(id sse.StreamID) bool { return id == s.ID }); len(left) > 0 {
+		n.prints[print] = left
+	} else {
+		delete(n.prints, print)
+	}
 	n.mu.Unlock()
-	s.mu.Lock()
-	s.gone = true
-	s.mu.Unlock()
 	s.hub.Close()
 }
 

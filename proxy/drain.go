@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/hub"
+	"ssegate/reconnect"
+)
+
+// Drain empties the node of its streams, until ctx is done: the clients that
+// come back by themselves are moved to other nodes, in batches that grow as
+// long as they land; the others may finish; the pumps go on for whoever was
+// moved. move is false where there is nobody to move to.
+//
+// It returns when no stream runs here any more and no client follows one, or
+// with ctx. Requests must be refused before (see refuse).
+func (st *streams) drain(ctx context.Context, move bool) {
+	batch := 16
+	for ctx.Err() == nil {
+		moved := 0
+		if move {
+			for _, f := range st.movable(batch) {
+				c := f.Tag().(*client)
+				f.Kick(hub.ReasonMoved, bye(c.retry), false)
+				moved++
+			}
+		}
+		st.drained.Add(int64(moved))
+		if st.idle() {
+			return
+		}
+		before := st.node.Landed()
+		pause(ctx, 100*time.Millisecond)
+		// A moved client shows up as a node that follows one of our streams.
+		switch landed := int(st.node.Landed() - before); {
+		case moved > 0 && 2*landed >= moved:
+			batch = min(2*batch, 4096)
+		case moved > 0 && landed == 0:
+			batch = max(batch/2, 16)
+		}
+	}
+}
+
+// bye is the bare line with which a client is told when to come back.
+func bye(retry time.Duration) []byte {
+	if retry <= 0 {
+		retry = 2 * time.Second
+	}
+	b := append([]byte("retry: "), strconv.FormatInt(reconnect.Jitter(retry, nil).Milliseconds(), 10)...)
+	return append(b, '\n')
+}
+
+func (st *streams) movable(most int) []*hub.Follower {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	var out []*hub.Follower
+	for _, f := range st.held {
+		if f == nil {
+			continue
+		}
+		if c, ok := f.Tag().(*client); ok && c.resumable && !c.moved {
+			c.moved = true
+			out = append(out, f)
+			if len(out) == most {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// idle reports whether no client is held and no pump runs.
+func (st *streams) idle() bool {
+	st.mu.Lock()
+	held := len(st.held)
+	st.mu.Unlock()
+	return held == 0 && !st.node.Running()
+}
+
+// close ends what is left: upstreams are cancelled, and their streams end
+// cut, unless another node can go on with them. It waits for the pumps.
+func (st *streams) close(ctx context.Context) {
+	st.stopping.Store(true)
+	st.stop(cluster.ErrLeaving)
+	done := make(chan struct{})
+	go func() { st.pumps.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/sse"
+)
+
+const (
+	pumpRead    = 32 << 10 // bytes of one read from an upstream
+	pumpFlushAt = 64 << 10 // bytes of blocks after which followers are served within one read
+)
+
+// errIdle is the cause with which an upstream is cancelled that has been
+// silent for longer than its idle_timeout.
+var errIdle = errors.New("proxy: upstream silent for too long")
+
+// pump reads one upstream's event stream to its end and hands what it reads
+// to the stream. It is the only writer of its stream, in one goroutine.
+type pump struct {
+	s     *cluster.Stream
+	route *Route
+	print string // fingerprint under which a client with the backend's ids is found
+
+	dec     *sse.Decoder
+	ev      sse.Event
+	eol     sse.EOL
+	begun   bool // eol is known
+	own     bool // the backend gives ids: it speaks for itself
+	retries bool // the backend gives retry hints
+	done    bool // the last event matched a done marker
+	lastID  []byte
+	mint    interface {
+		Append(dst []byte, seq uint64) []byte
+	}
+	pos    sse.Pos // of the next frame
+	id     []byte  // scratch for an edge id
+	arena  []byte  // blocks of frames
+	frames []sse.Frame
+	cuts   []int // where each frame's block ends in arena
+}
+
+// readBuffers are shared by the pumps, which hold one only while they have
+// something to read into it.
+type readBuffers struct{ pool sync.Pool }
+
+func (b *readBuffers) get() *[]byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return p
+	}
+	p := make([]byte, pumpRead)
+	return &p
+}
+
+func (b *readBuffers) put(p *[]byte) { b.pool.Put(p) }
+
+func newPump(s *cluster.Stream, route *Route, print string) *pump {
+	return &pump{
+		s: s, route: route, print: print,
+		dec:  sse.NewDecoder(route.EventSize),
+		own:  route.IDs == IDsUpstream,
+		mint: s.Minter(),
+		pos:  s.Next(),
+	}
+}
+
+// run pumps body until it ends, and says how it ended. cancel ends the
+// upstream request; ctx is done when somebody called it.
+func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, idle time.Duration, buffers *readBuffers) (sse.End, []byte) {
+	buf := buffers.get()
+	defer buffers.put(buf)
+	var watchdog *time.Timer
+	if idle > 0 {
+		watchdog = time.AfterFunc(idle, func() { cancel(errIdle) })
+		defer watchdog.Stop()
+	}
+	for {
+		if err := p.s.Wait(ctx); err != nil {
+			return p.ended(ctx, err)
+		}
+		if watchdog != nil {
+			watchdog.Reset(idle)
+		}
+		n, err := body.Read(*buf)
+		if n > 0 {
+			if bad := p.take((*buf)[:n]); bad != nil {
+				cancel(bad)
+				return sse.EndCut, p.apology("event_too_large", bad.Error())
+			}
+		}
+		if err != nil {
+			p.finish()
+			return p.ended(ctx, err)
+		}
+	}
+}
+
+// ended says what a read error means for the followers.
+func (p *pump) ended(ctx context.Context, err error) (sse.End, []byte) {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(err, io.EOF) && p.done, p.done:
+		return sse.EndFinished, nil
+	case errors.Is(err, io.EOF):
+		return sse.EndClean, nil
+	case errors.Is(cause, cluster.ErrStopped):
+		return sse.EndStopped, nil
+	case errors.Is(cause, cluster.ErrDetached):
+		return sse.EndDetached, nil
+	}
+	return sse.EndCut, nil
+}
+
+func (p *pump) apology(reason, detail string) []byte { return cluster.ErrorBlock(reason, detail) }
+
+// take decodes what was read and gives the events to the stream: all of them
+// in one go, so that a follower gets them in one write.
+func (p *pump) take(b []byte) error {
+	p.dec.Feed(b)
+	for {
+		ok, err := p.dec.Next(&p.ev)
+		if err != nil {
+			p.flush()
+			return err
+		}
+		if !ok {
+			p.flush()
+			return nil
+		}
+		p.event()
+		if len(p.arena) >= pumpFlushAt {
+			p.flush()
+		}
+	}
+}
+
+// finish hands on what is left when the body ends within a block.
+func (p *pump) finish() {
+	if ok, err := p.dec.Finish(&p.ev); ok && err == nil {
+		p.event()
+	}
+	p.flush()
+}
+
+// event turns the decoded block into a frame: its lines as they came, with an
+// id of ours inside where the backend gives none.
+func (p *pump) event() {
+	ev := &p.ev
+	if !p.begun {
+		p.begun = true
+		p.eol = ev.EOL
+		p.s.SetEOL(ev.EOL)
+	}
+	if ev.HasID && !p.own && p.route.IDs == IDsAuto {
+		p.own = true
+		p.s.SetUpstreamIDs(p.print)
+	}
+	ours := !p.own && (p.route.IDs == IDsAuto || p.route.IDs == IDsEdge)
+	if ev.Comment {
+		if ours {
+			p.arena = sse.AppendCommentLines(p.arena, ev, p.eol)
+		} else {
+			p.arena = sse.AppendBlock(p.arena, ev, nil, p.eol)
+		}
+		p.add(sse.Frame{Kind: sse.KindNote})
+		return
+	}
+	if ev.HasID && !bytes.Equal(p.lastID, ev.ID) {
+		p.lastID = bytes.Clone(ev.ID)
+	}
+	if ev.Retry >= 0 && !p.retries {
+		p.retries = true
+		p.s.SetUpstreamRetry()
+	}
+	f := sse.Frame{Pos: p.pos, Kind: sse.KindBare, ID: p.lastID}
+	var id []byte
+	if ev.HasData {
+		f.Kind = sse.KindEvent
+		p.done = p.isDone()
+	}
+	if ours {
+		switch {
+		case ev.HasData || ev.Name != nil:
+			p.id = p.mint.Append(p.id[:0], p.pos.Seq)
+			id = p.id
+		case ev.HasID && ev.Retry < 0:
+			return // only the backend's id, which the route keeps to itself
+		}
+	}
+	p.arena = sse.AppendBlock(p.arena, ev, id, p.eol)
+	p.pos.Seq++
+	p.add(f)
+}
+
+func (p *pump) isDone() bool {
+	for _, d := range p.route.Done {
+		if string(p.ev.Data) == d {
+			return true
+		}
+	}
+	for _, name := range p.route.DoneEvents {
+		if string(p.ev.Name) == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pump) add(f sse.Frame) {
+	p.frames = append(p.frames, f)
+	p.cuts = append(p.cuts, len(p.arena))
+}
+
+// flush gives the frames to the stream, which copies their blocks.
+func (p *pump) flush() {
+	from := 0
+	for i := range p.frames {
+		p.frames[i].Block = p.arena[from:p.cuts[i]]
+		from = p.cuts[i]
+	}
+	p.s.Append(p.frames)
+	clear(p.frames)
+	p.frames, p.cuts = p.frames[:0], p.cuts[:0]
+	if cap(p.arena) > 4*pumpFlushAt {
+		p.arena = nil // one large event must not be paid for all day
+	}
+	p.arena = p.arena[:0]
+}
