@@ -76,7 +76,7 @@ const (
 // A block that lies whole in what was fed is given as slices of it, without a
 // copy. The start of a block that was cut is kept in a buffer of the decoder's
 // own, which never outgrows the limit; data of several lines is joined in a
-// second one. Between events neither keeps more than 4 KiB.
+// second one, no larger. Between events neither keeps more than 4 KiB.
 //
 // A Decoder is for one goroutine at a time.
 type Decoder struct {
@@ -115,16 +115,20 @@ type block struct {
 func NewDecoder(max int) *Decoder { return &Decoder{max: max} }
 
 // Feed hands p to the decoder. Next reads it; until Next has returned false, p
-// must not change, and no other Feed may follow: that panics, since it would
-// lose what is unread.
+// must not change, and Feed and Finish panic, since what is unread would be lost.
 func (d *Decoder) Feed(p []byte) {
 	if d.err != nil {
 		return
 	}
-	if d.pos < len(d.in.text) {
-		panic("sse: Feed before Next returned false")
-	}
+	d.mustBeRead()
 	d.in, d.pos = linesOf(p), 0
+}
+
+// mustBeRead panics rather than let what is unread get lost.
+func (d *Decoder) mustBeRead() {
+	if d.pos < len(d.in.text) {
+		panic("sse: Feed or Finish before Next returned false")
+	}
 }
 
 // Next fills ev with the next block and returns true, or returns false when
@@ -171,6 +175,7 @@ func (d *Decoder) Finish(ev *Event) (bool, error) {
 	if d.err != nil {
 		return false, d.err
 	}
+	d.mustBeRead()
 	d.mark = len(bom)
 	if d.given || len(d.buf) == 0 {
 		return false, nil

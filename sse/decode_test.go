@@ -225,7 +225,7 @@ func TestDecoderLimitAtOnce(t *testing.T) {
 				}
 				continue
 			}
-			if ok || !errors.Is(err, ErrTooLarge) {
+			if ok || !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "1048576 bytes") {
 				t.Fatalf("after %d bytes: %v, %v", n, ok, err)
 			}
 			break
@@ -313,6 +313,9 @@ func TestDecoderBuffered(t *testing.T) {
 			if !ok {
 				break
 			}
+			if got := d.Buffered(); got != 0 {
+				t.Errorf("after %q: %d of an event that was given", step.feed, got)
+			}
 		}
 		if got := d.Buffered(); got != step.want {
 			t.Errorf("after %q: %d, want %d", step.feed, got, step.want)
@@ -320,19 +323,25 @@ func TestDecoderBuffered(t *testing.T) {
 	}
 }
 
-func TestDecoderFeedTooEarly(t *testing.T) {
-	d := NewDecoder(100)
-	var ev Event
-	d.Feed([]byte("data:1\n\ndata:2\n\n"))
-	if ok, err := d.Next(&ev); !ok || err != nil {
-		t.Fatal(ok, err)
+func TestDecoderLosesNothingUnread(t *testing.T) {
+	for name, f := range map[string]func(*Decoder){
+		"Feed":   func(d *Decoder) { d.Feed([]byte("data:3\n\n")) },
+		"Finish": func(d *Decoder) { d.Finish(new(Event)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := NewDecoder(100)
+			d.Feed([]byte("data:1\n\ndata:2\n\n"))
+			if ok, err := d.Next(new(Event)); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			defer func() {
+				if recover() == nil {
+					t.Error("what was unread is lost without a word")
+				}
+			}()
+			f(d)
+		})
 	}
-	defer func() {
-		if recover() == nil {
-			t.Error("what was unread is lost without a word")
-		}
-	}()
-	d.Feed([]byte("data:3\n\n"))
 }
 
 func TestDecoderDoesNotAllocate(t *testing.T) {
