@@ -17,11 +17,26 @@ type Limits struct {
 }
 
 // Batch is what one stream adds to its log in one Append: frames of one
-// epoch, in order, with consecutive Seq.
+// epoch, in order, with consecutive Seq, no fences and no notes. Limits hold
+// for the whole log from this Append on.
 type Batch struct {
 	Stream sse.StreamID
 	Limits Limits
 	Frames []sse.Frame
+}
+
+// Check returns ErrBatch when b is not what a log can take.
+func (b *Batch) Check() error {
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		switch {
+		case f.Pos.Epoch != b.Frames[0].Pos.Epoch || f.Pos.Seq != b.Frames[0].Pos.Seq+uint64(i),
+			f.Pos.Epoch == 0 || f.Pos.Seq == 0,
+			f.Kind < sse.KindEvent || f.Kind > sse.KindEnd:
+			return fmt.Errorf("%w: frame %d at %v of kind %d", ErrBatch, i, f.Pos, f.Kind)
+		}
+	}
+	return nil
 }
 
 // Tail is where a log ends: the position and kind of its last frame.
@@ -38,6 +53,12 @@ var (
 	// ErrFenced says that a newer epoch has written to the log: who appends
 	// is no longer the owner and must stop.
 	ErrFenced = errors.New("reconnect: a newer owner has fenced this log")
+	// ErrBatch says that a batch breaks the rules of Batch. To send it again
+	// is no use.
+	ErrBatch = errors.New("reconnect: not a batch")
+	// ErrBroken says that something is kept under the log's name that no log
+	// has written.
+	ErrBroken = errors.New("reconnect: log is broken")
 	// ErrGap is matched by every *Gap.
 	ErrGap = errors.New("reconnect: position no longer kept")
 )
@@ -66,34 +87,45 @@ type Log interface {
 	// slice: all went well). It is idempotent: frames at or before the tail
 	// that bear the tail's own epoch are taken as already written, so a
 	// batch whose fate is not known may be sent again. A batch whose epoch
-	// is older than the tail's gets ErrFenced and adds nothing.
+	// is older than the tail's gets ErrFenced and adds nothing. One with a
+	// newer epoch needs no fence before it; frames of older epochs from its
+	// first Seq on then count no more. A batch fails without leaving a hole:
+	// what was added before the failure is its beginning. A stream may be in
+	// batches once. A batch may begin anywhere behind the tail; Read tells of
+	// the hole. Other errors: ErrBatch, ErrBroken.
 	Append(ctx context.Context, batches []Batch) []error
 
 	// Read returns up to max frames (events, bare blocks, the end; never
 	// fences or notes) whose Seq is above after.Seq, in order, each Seq
-	// once and the newest epoch's where two epochs wrote it. An empty result
-	// means that after is the tail. When the frame after.Seq+1 is no longer
-	// kept it returns a *Gap together with the frames from the first kept
-	// one on; a log trimmed empty is a gap too. ErrUnknown when there is no
-	// log.
+	// once and the newest epoch's where two epochs wrote it. It stops before
+	// a hole, and may stop earlier where frames are big: only an empty
+	// result without an error means that after is the tail (or beyond it).
+	// When the frame after.Seq+1 is not kept but a later one was written, it
+	// returns a *Gap together with the frames from the first kept one on; a
+	// log trimmed empty is a gap too. max below 1 counts as 1. ErrUnknown
+	// when there is no log, ErrBroken.
 	Read(ctx context.Context, stream sse.StreamID, after sse.Pos, max int) ([]sse.Frame, error)
 
 	// Tails tells where each log ends, in one round trip where the driver
 	// can; the zero Tail for a log that is not there. A fence counts: the
-	// Tail then has KindFence and the fence's epoch.
+	// Tail then has KindFence and the fence's epoch. Of a log that was
+	// trimmed empty the Pos is known, and Kind may be 0.
 	Tails(ctx context.Context, streams []sse.StreamID) ([]Tail, error)
 
 	// Find returns the position of the first frame whose ID is id, or
-	// ErrUnknown when none kept has it.
+	// ErrUnknown when none kept has it (none has an empty one). It may take
+	// time that grows with the log's length.
 	Find(ctx context.Context, stream sse.StreamID, id []byte) (sse.Pos, error)
 
 	// Fence closes the log to every epoch before this one and returns the
 	// last frame written before the fence (its Seq is where numbering goes
-	// on; its ID is where the upstream is asked on from). ErrFenced when the
-	// log already bears this epoch or a newer one, ErrUnknown when there is
-	// no log.
+	// on; its ID is where the upstream is asked on from; a frame that is no
+	// longer kept has only its Pos). ErrFenced when the log already bears
+	// this epoch or a newer one, ErrUnknown when there is no log. No Append
+	// of an older epoch can come between that frame and the fence.
 	Fence(ctx context.Context, stream sse.StreamID, epoch uint64, limits Limits) (sse.Frame, error)
 
-	// Touch puts off the TTL of logs that are quiet but alive.
+	// Touch puts off the end of logs that are quiet but alive; it never
+	// brings it nearer. Streams without a log are passed over.
 	Touch(ctx context.Context, streams []sse.StreamID, ttl time.Duration) error
 }
