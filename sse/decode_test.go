@@ -3,7 +3,6 @@ package sse
 import (
 	"bytes"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -392,25 +391,33 @@ func TestDecoderDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestLongTextOfCR proves that time grows with the length of what is read, not with
+// TestLongText proves that time grows with the length of what is read, not with
 // its square, where one kind of line end is missing.
-func TestLongTextOfCR(t *testing.T) {
-	text := bytes.Repeat([]byte("a\r"), 1<<21)
-	start := time.Now()
-	d := NewDecoder(math.MaxInt)
-	d.Feed(append(text, '\r'))
-	var ev Event
-	if ok, err := d.Next(&ev); !ok || err != nil || len(ev.Raw) != len(text) {
-		t.Fatal(ok, err, len(ev.Raw))
+func TestLongText(t *testing.T) {
+	took := func(eol EOL) time.Duration {
+		text := bytes.Repeat([]byte("a"+eol.String()), 1<<19)
+		start := time.Now()
+		d := NewDecoder(noLimit)
+		d.Feed(append(text, eol.Bytes()...))
+		var ev Event
+		if ok, err := d.Next(&ev); !ok || err != nil || len(ev.Raw) != len(text) {
+			t.Fatal(ok, err, len(ev.Raw))
+		}
+		other := (eol + 1) % 3
+		if got := AppendBlock(nil, &ev, nil, other); len(got) != 1<<19*len("a"+other.String())+len(other.String()) {
+			t.Fatal(len(got))
+		}
+		if _, err := AppendMessage(nil, &Message{Data: text}, LF); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(start)
 	}
-	if got := AppendBlock(nil, &ev, nil, LF); len(got) != len(text)+1 {
-		t.Fatal(len(got))
-	}
-	if _, err := AppendMessage(nil, &Message{Data: text}, LF); err != nil {
-		t.Fatal(err)
-	}
-	// Linear takes a tenth of a second, quadratic many minutes.
-	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("took %v", took)
+	// They cost about the same; the square would be a hundred times as much,
+	// and half a minute.
+	most := max(10*took(CRLF), 3*time.Second)
+	for _, eol := range []EOL{LF, CR} {
+		if took := took(eol); took > most {
+			t.Errorf("with %q alone it took %v, more than %v", eol, took, most)
+		}
 	}
 }

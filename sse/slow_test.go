@@ -177,6 +177,9 @@ func decode(t *testing.T, stream string, limit int, pieces func() int) (events [
 			}
 			events = append(events, saidOf(&ev))
 		}
+		if d.in.text != nil {
+			t.Fatal("the decoder holds on to what was fed")
+		}
 		for i := range fed {
 			fed[i] = '#'
 		}
