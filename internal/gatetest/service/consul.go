@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"ssegate/internal/gatetest/built"
 )
 
 // Consul starts a Consul agent and server for t, in memory. URL is "http://127.0.0.1:PORT". Sessions may have a TTL
@@ -32,7 +34,7 @@ func consul() service {
 		timeout: time.Minute,
 		url:     func(addr string) string { return "http://" + addr },
 		setup: func(p *Proc) ([]step, error) {
-			cache, err := CacheDir()
+			cache, err := built.Dir()
 			if err != nil {
 				return nil, err
 			}
@@ -64,16 +66,6 @@ func (p *Proc) consulReady(ctx context.Context) error {
 		return fmt.Errorf("%s: no node in the catalog", p.URL)
 	}
 	return nil
-}
-
-// CacheDir is the folder where ./test.sh puts what it builds: SSEGATE_TEST_CACHE, or "ssegate" in the user's cache
-// folder.
-func CacheDir() (string, error) {
-	if dir := os.Getenv("SSEGATE_TEST_CACHE"); dir != "" {
-		return dir, nil
-	}
-	dir, err := os.UserCacheDir()
-	return filepath.Join(dir, "ssegate"), err
 }
 
 // getJSON wants 200 and a JSON body.
