@@ -33,7 +33,7 @@ type CheckConfig struct {
 	Transport http.RoundTripper
 }
 
-// Check asks every endpoint again and again whether it works, each by itself,
+// Check asks all endpoints at once whether they work, in rounds,
 // until ctx is done and all that it started has ended. Then none is down any
 // more: nobody would notice that it came back.
 func (b *Balancer) Check(ctx context.Context, c CheckConfig) {
