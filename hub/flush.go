@@ -1,0 +1,141 @@
+package hub
+
+import (
+	"iter"
+	"slices"
+)
+
+// Flush makes one attempt to write what is ready to each follower that is not
+// blocked. Calls that come while another is at work return at once; that one
+// goes round again.
+func (s *Stream) Flush() {
+	const atWork, again = 1, 2
+	if s.flushing.Swap(again) != 0 {
+		return
+	}
+	for {
+		s.flushing.Store(atWork)
+		if s.stuck.Load() > 0 {
+			s.retry(true)
+		}
+		s.flush()
+		if s.flushing.CompareAndSwap(atWork, 0) {
+			return
+		}
+	}
+}
+
+func (s *Stream) flush() {
+	var w walk
+	for w.next(s) {
+		for _, f := range w.batch[:w.n] {
+			if !f.parked.Load() {
+				f.run()
+			}
+		}
+	}
+}
+
+// evict gets followers out of segments that were dropped.
+func (s *Stream) evict() {
+	var w walk
+	for w.next(s) {
+		for _, f := range w.batch[:w.n] {
+			if seg := f.seg.Load(); seg != nil && seg.gone.Load() {
+				f.evict()
+			}
+		}
+	}
+}
+
+// All returns the followers of the moment. What joins or leaves meanwhile may
+// be among them or not.
+func (s *Stream) All() iter.Seq[*Follower] {
+	return func(yield func(*Follower) bool) {
+		var w walk
+		for w.next(s) {
+			for _, f := range w.batch[:w.n] {
+				if !yield(f) {
+					w.stop(s)
+					return
+				}
+			}
+		}
+	}
+}
+
+// Followers returns how many follow here.
+func (s *Stream) Followers() int { return int(s.count.Load()) }
+
+// A walk goes over the followers of a stream some at a time, so that the lock
+// is not held while they are dealt with.
+type walk struct {
+	at    int
+	began bool
+	n     int
+	batch [64]*Follower
+}
+
+// next fills the batch; false after the last one.
+func (w *walk) next(s *Stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !w.began {
+		w.began = true
+		s.walkers++
+	}
+	for w.n = 0; w.at < len(s.slots) && w.n < len(w.batch); w.at++ {
+		if f := s.slots[w.at]; f != nil {
+			w.batch[w.n] = f
+			w.n++
+		}
+	}
+	if w.n == 0 {
+		s.walkers--
+		return false
+	}
+	return true
+}
+
+// stop ends a walk before its end.
+func (w *walk) stop(s *Stream) {
+	s.mu.Lock()
+	s.walkers--
+	s.mu.Unlock()
+}
+
+// insert gives a follower a slot. The caller holds the lock.
+func (s *Stream) insert(f *Follower) {
+	if n := len(s.holes); n > 0 {
+		f.slot = s.holes[n-1]
+		s.holes = s.holes[:n-1]
+		s.slots[f.slot] = f
+	} else {
+		f.slot = int32(len(s.slots))
+		s.slots = append(s.slots, f)
+	}
+	if s.count.Add(1) == 1 {
+		s.best.Store(0)
+		s.dirty = false
+	}
+	s.raise(f.seq.Load())
+}
+
+// remove gives the slot back. Slots do not move while somebody walks over
+// them, so that a walk meets everybody.
+func (s *Stream) remove(f *Follower) {
+	s.mu.Lock()
+	s.slots[f.slot] = nil
+	s.holes = append(s.holes, f.slot)
+	n := int(s.count.Add(-1))
+	s.dirty = s.dirty || f.seq.Load() >= s.best.Load()
+	if s.walkers == 0 && len(s.slots) >= 64 && n < len(s.slots)/4 {
+		s.slots = slices.Clone(slices.DeleteFunc(s.slots, func(f *Follower) bool { return f == nil }))
+		s.holes = nil
+		for i, f := range s.slots {
+			f.slot = int32(i)
+		}
+	}
+	s.mu.Unlock()
+	s.unwait()
+}

@@ -1,0 +1,118 @@
+package hub
+
+import "context"
+
+// Wait blocks while even the fastest follower is further behind the tail than
+// the ring's limits, so that an upstream is read no faster than its clients
+// read. It returns at once when there is no follower (see SetPace), or the
+// stream has ended or is closed. The error is ctx's. One goroutine at a time
+// waits, the appender.
+func (s *Stream) Wait(ctx context.Context) error {
+	cfg := &s.h.cfg
+	defer s.want.Store(0)
+	for {
+		s.mu.Lock()
+		// Let go a little later than held back, so that a waiting appender
+		// is not woken for each event.
+		share := 4
+		if s.want.Load() != 0 {
+			share = 3
+		}
+		want := s.behind(uint64(cfg.RingEvents*share/4), uint64(cfg.RingBytes*share/4))
+		free := s.closed.Load() || s.end.Load() != 0 || s.pace == 0 && s.count.Load() == 0
+		if free || max(s.fastest(), s.pace) >= want {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.want.Swap(want) == 0 {
+			s.mu.Unlock()
+			continue // once more, now that followers know
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// SetPace makes followers elsewhere, the fastest of whom has seq, count for
+// Wait like one here; 0 means that there are none.
+func (s *Stream) SetPace(seq uint64) {
+	s.mu.Lock()
+	s.pace = seq
+	s.mu.Unlock()
+	s.unwait()
+}
+
+// unwait lets Wait look again.
+func (s *Stream) unwait() {
+	if s.want.Load() != 0 {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// reached notes that a follower got as far as seq.
+func (s *Stream) reached(seq uint64) {
+	s.raise(seq)
+	if want := s.want.Load(); want != 0 && seq >= want {
+		s.unwait()
+	}
+}
+
+func (s *Stream) raise(seq uint64) {
+	for best := s.best.Load(); seq > best; best = s.best.Load() {
+		if s.best.CompareAndSwap(best, seq) {
+			return
+		}
+	}
+}
+
+// fastest is how far the fastest follower here has come. The caller holds the
+// lock.
+func (s *Stream) fastest() uint64 {
+	if s.dirty {
+		// A follower sets its seq before it raises best, so none is missed.
+		s.dirty = false
+		s.best.Store(0)
+		for _, f := range s.slots {
+			if f != nil {
+				s.raise(f.seq.Load())
+			}
+		}
+	}
+	return s.best.Load()
+}
+
+// behind returns the least Seq that is at most so many events and bytes
+// behind the tail. The caller holds the lock.
+func (s *Stream) behind(events, bytes uint64) uint64 {
+	var want uint64
+	if s.tail.Seq > events {
+		want = s.tail.Seq - events
+	}
+	if s.total-s.head.base <= bytes {
+		return want
+	}
+	from := s.total - bytes
+	for seg := s.head; seg != nil; seg = seg.next.Load() {
+		n := seg.n.Load()
+		if n == 0 || seg.base+uint64(seg.index[n-1].end) < from {
+			continue
+		}
+		lo, hi := int32(0), n-1
+		for lo < hi {
+			if mid := (lo + hi) / 2; seg.base+uint64(seg.index[mid].end) < from {
+				lo = mid + 1
+			} else {
+				hi = mid
+			}
+		}
+		return max(want, seg.index[lo].seq)
+	}
+	return want
+}

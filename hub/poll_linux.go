@@ -1,0 +1,379 @@
+package hub
+
+import (
+	"cmp"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A poller is an epoll set and the goroutine that waits for it. The set's own
+// descriptor is watched by the Go runtime's poller, so that waiting costs no
+// thread. An event names a slot and the slot's generation, never a
+// descriptor: what comes late for a connection that is gone finds nobody, even
+// if its descriptor has a new owner.
+type poller struct {
+	h        *Hub
+	file     *os.File
+	raw      syscall.RawConn
+	once     sync.Once
+	attempts sync.Pool // of *attempt
+
+	mu     sync.Mutex
+	slots  []slot
+	free   int32 // the first free slot, or -1
+	closed bool
+}
+
+type slot struct {
+	target target
+	gen    int32
+	free   int32 // the next free slot
+}
+
+// A target is what an event is for.
+type target interface{ event(events uint32) }
+
+const (
+	watchEvents = unix.EPOLLRDHUP | unix.EPOLLET // HUP and ERR come unasked
+	leaveEvents = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+)
+
+func newPoller(h *Hub) (*poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	p := &poller{h: h, file: os.NewFile(uintptr(fd), "epoll"), free: -1}
+	if p.raw, err = p.file.SyscallConn(); err == nil {
+		err = p.file.SetReadDeadline(time.Time{}) // refused if the runtime cannot wait for it
+	}
+	if err != nil {
+		p.file.Close()
+		return nil, err
+	}
+	p.attempts.New = func() any { return newAttempt() }
+	return p, nil
+}
+
+// add registers a descriptor. Events begin to come before add returns.
+func (p *poller) add(raw syscall.RawConn, t target) (at, gen int32, err error) {
+	p.once.Do(func() { p.h.spawn(p.run) })
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return 0, 0, net.ErrClosed
+	}
+	if at = p.free; at >= 0 {
+		p.free = p.slots[at].free
+	} else {
+		at = int32(len(p.slots))
+		p.slots = append(p.slots, slot{})
+	}
+	s := &p.slots[at]
+	s.target = t
+	gen = s.gen
+	p.mu.Unlock()
+	if err = p.control(raw, unix.EPOLL_CTL_ADD, watchEvents, at, gen); err != nil {
+		p.release(at, gen)
+	}
+	return at, gen, err
+}
+
+// release gives a slot back; what still comes for it is for nobody.
+func (p *poller) release(at, gen int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.slots[at]
+	if s.gen != gen {
+		return
+	}
+	s.target = nil
+	s.gen++
+	s.free, p.free = p.free, at
+}
+
+func (p *poller) control(raw syscall.RawConn, op int, events uint32, at, gen int32) error {
+	var err, inner, ctl error
+	err = raw.Control(func(fd uintptr) {
+		inner = p.raw.Control(func(set uintptr) {
+			ctl = unix.EpollCtl(int(set), op, int(fd), &unix.EpollEvent{Events: events, Fd: at, Pad: gen})
+		})
+	})
+	return cmp.Or(err, inner, os.NewSyscallError("epoll_ctl", ctl))
+}
+
+// run takes events until the set is closed.
+func (p *poller) run() {
+	events := make([]unix.EpollEvent, 256)
+	targets := make([]target, len(events))
+	for {
+		var n int
+		var failed error
+		err := p.raw.Read(func(fd uintptr) bool {
+			n, failed = unix.EpollWait(int(fd), events, 0)
+			return n != 0 // also -1; at 0 the runtime waits for more
+		})
+		if err != nil || failed != nil && failed != unix.EINTR {
+			return
+		}
+		n = max(n, 0)
+		p.mu.Lock()
+		for i, ev := range events[:n] {
+			if s := &p.slots[ev.Fd]; s.gen == ev.Pad {
+				targets[i] = s.target
+			}
+		}
+		p.mu.Unlock()
+		for i, t := range targets[:n] {
+			if t != nil {
+				t.event(events[i].Events)
+				targets[i] = nil
+			}
+		}
+	}
+}
+
+// close ends run and refuses whatever is added from now on.
+func (p *poller) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.file.Close()
+}
+
+// An attempt is one write that does not wait. They are pooled because what a
+// RawConn calls has to live on the heap.
+type attempt struct {
+	p   []byte
+	n   int
+	err error
+	do  func(fd uintptr) bool
+}
+
+func newAttempt() *attempt {
+	a := new(attempt)
+	a.do = func(fd uintptr) bool {
+		// On to EAGAIN: only then does the edge of the next EPOLLOUT come.
+		for a.n < len(a.p) {
+			n, err := unix.Write(int(fd), a.p[a.n:])
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				a.err = err
+				break
+			}
+			a.n += n
+		}
+		return true
+	}
+	return a
+}
+
+// A polledConn is a Conn in the epoll set.
+type polledConn struct {
+	p       *poller
+	c       streamConn
+	raw     syscall.RawConn
+	peer    Peer
+	at, gen int32
+	state   atomic.Uint32
+	armed   bool // EPOLLOUT is asked for; TryWrite's own
+}
+
+// A streamConn is a TCP or a Unix connection.
+type streamConn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+// The states of a polledConn.
+const (
+	connOpen      = iota // not started
+	connStarted          // in the set
+	connFlushing         // everything is sent; waits for the client to close too
+	connResetting        // everything is written; waits for it to have arrived
+	connClosed
+)
+
+// pollable returns the TCP or Unix connection that c is or wraps, or nil.
+func pollable(c net.Conn) streamConn {
+	switch c := unwrap(c).(type) {
+	case *net.TCPConn:
+		return c
+	case *net.UnixConn:
+		return c
+	}
+	return nil
+}
+
+func (h *Hub) holdPolled(c net.Conn) Conn {
+	sc := pollable(c)
+	if sc == nil {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return &polledConn{p: h.poller, c: sc, raw: raw}
+}
+
+func (c *polledConn) Start(p Peer, stall time.Duration) error {
+	c.peer = p
+	if _, ok := c.c.(*net.TCPConn); ok && stall > 0 {
+		c.raw.Control(func(fd uintptr) {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
+		})
+	}
+	c.state.Store(connStarted)
+	var err error
+	if c.at, c.gen, err = c.p.add(c.raw, c); err != nil {
+		c.state.CompareAndSwap(connStarted, connOpen)
+	}
+	return err
+}
+
+func (c *polledConn) TryWrite(b []byte) (int, error) {
+	a := c.p.attempts.Get().(*attempt)
+	a.p = b
+	if err := c.raw.Write(a.do); err != nil {
+		a.err = err
+	}
+	n, err := a.n, a.err
+	a.p, a.n, a.err = nil, 0, nil
+	c.p.attempts.Put(a)
+	if err != unix.EAGAIN {
+		return n, err
+	}
+	if c.armed {
+		return n, nil
+	}
+	// Most connections are never full and never need the event.
+	c.armed = true
+	return n, c.p.control(c.raw, unix.EPOLL_CTL_MOD, watchEvents|unix.EPOLLOUT, c.at, c.gen)
+}
+
+func (c *polledConn) event(events uint32) {
+	left := events&leaveEvents != 0
+	switch c.state.Load() {
+	case connStarted:
+		if left {
+			c.peer.Gone(c.failure(events))
+		} else {
+			c.peer.Writable()
+		}
+	case connFlushing:
+		if left {
+			c.finish(false)
+		}
+	case connResetting:
+		if left {
+			c.finish(true)
+		}
+	}
+}
+
+// failure is what broke the connection; nil when the client just left.
+func (c *polledConn) failure(events uint32) (err error) {
+	if events&unix.EPOLLERR == 0 {
+		return nil
+	}
+	c.raw.Control(func(fd uintptr) {
+		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
+			err = syscall.Errno(n)
+		}
+	})
+	return err
+}
+
+func (c *polledConn) Close(how Closing) {
+	switch {
+	case how == CloseNow:
+		c.finish(true)
+	case how == CloseFlush && c.state.CompareAndSwap(connStarted, connFlushing):
+		// What the client has sent and nobody read would make the close a
+		// reset that overtakes the last bytes; so would what it sends later.
+		if c.c.CloseWrite() != nil || c.drain() || !c.p.h.lingering.add(c, linger) {
+			c.finish(false)
+		}
+	case how == CloseReset && c.state.CompareAndSwap(connStarted, connResetting):
+		if c.arrived() || !c.p.h.lingering.add(c, linger) {
+			c.finish(true)
+		}
+	case c.state.CompareAndSwap(connOpen, connClosed):
+		c.c.Close()
+	}
+}
+
+// settle closes a lingering connection when nothing is left to wait for, or
+// when the time is up.
+func (c *polledConn) settle(last bool) {
+	switch c.state.Load() {
+	case connFlushing:
+		if last {
+			c.finish(false)
+		}
+	case connResetting:
+		if last || c.arrived() {
+			c.finish(true)
+		}
+	}
+}
+
+// drain throws away what the client has sent, within limits, and reports
+// whether it will send no more.
+func (c *polledConn) drain() (ended bool) {
+	scrap := make([]byte, 2048)
+	c.raw.Read(func(fd uintptr) bool {
+		for range 32 {
+			n, err := unix.Read(int(fd), scrap)
+			if n > 0 || err == unix.EINTR {
+				continue
+			}
+			ended = err != unix.EAGAIN
+			break
+		}
+		return true
+	})
+	return ended
+}
+
+// arrived reports whether the peer has acknowledged everything.
+func (c *polledConn) arrived() (all bool) {
+	c.raw.Control(func(fd uintptr) {
+		queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		all = err != nil || queued == 0
+	})
+	return all
+}
+
+// finish closes the connection for good, with a reset or without.
+func (c *polledConn) finish(abort bool) {
+	old := c.state.Swap(connClosed)
+	if old == connClosed {
+		return
+	}
+	if t, ok := c.c.(*net.TCPConn); ok && abort {
+		t.SetLinger(0)
+	}
+	if old == connFlushing && !abort {
+		c.drain()
+	}
+	if old != connOpen {
+		c.p.h.lingering.remove(c)
+		c.p.release(c.at, c.gen)
+	}
+	c.c.Close() // which takes it out of the epoll set
+}

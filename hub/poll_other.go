@@ -1,0 +1,17 @@
+//go:build !linux
+
+package hub
+
+import "net"
+
+// A poller holds no connections where there is no epoll.
+type poller struct{}
+
+func newPoller(*Hub) (*poller, error) { return &poller{}, nil }
+
+func (p *poller) close() {}
+
+func (h *Hub) holdPolled(net.Conn) Conn { return nil }
+
+// Watch does nothing where there is no epoll set.
+func (h *Hub) Watch(net.Conn, func()) (stop func()) { return func() {} }
