@@ -38,7 +38,7 @@ type Node struct {
 // Listen is the table [listen]: the two listeners.
 type Listen struct {
 	Public            string        `toml:"public"`                         // clients
-	Internal          string        `toml:"internal"`                       // health, metrics, dashboard
+	Internal          string        `toml:"internal"`                       // health, metrics, dashboard; "" = none
 	TrustedProxies    []string      `toml:"trusted_proxies"`                // addresses or CIDRs that may set X-Forwarded-*
 	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms"` // for a request's head to arrive whole
 	BodyTimeout       time.Duration `toml:"body_timeout" min:"10ms"`        // silence in the middle of a request's body
@@ -127,9 +127,10 @@ type Route struct {
 	MaxAge       time.Duration `toml:"max_age" min:"0 or 1s"`         // 0 = no limit
 }
 
-// Limits is the table [limits]. 0 means no limit, where it is allowed.
+// Limits is the table [limits]. 0 means no limit, where it is
+// allowed.
 type Limits struct {
-	Connections             int  `toml:"connections" min:"1" reload:"restart"`
+	Connections             int  `toml:"connections"`
 	ConnectionsPerIP        int  `toml:"connections_per_ip"`
 	ConnectionsPerPrincipal int  `toml:"connections_per_principal"`
 	RequestsPerIP           int  `toml:"requests_per_ip"`        // a second
@@ -170,9 +171,8 @@ func Default() Config {
 			TailCheck:  2 * time.Second,
 		},
 		Limits: Limits{
-			Connections: 256 * 1024,
-			EventSize:   2 * MiB,
-			Memory:      256 * MiB,
+			EventSize: 2 * MiB,
+			Memory:    256 * MiB,
 		},
 		Log: Log{
 			Level:    "info",

@@ -44,10 +44,11 @@ func (l *loader) checkNode(n Node) {
 
 func (l *loader) checkListen(c Listen) {
 	l.checkAddress("listen.public", c.Public)
-	host := l.checkAddress("listen.internal", c.Internal)
-	if !l.bad["listen.internal"] && !loopback(host) {
-		_, port, _ := net.SplitHostPort(c.Internal)
-		l.problem("listen.internal", "%s can be reached from other machines, and whoever reaches it may see and end connections: write \"127.0.0.1:%s\"", shown(c.Internal), port)
+	if c.Internal != "" {
+		host := l.checkAddress("listen.internal", c.Internal)
+		if _, port, err := net.SplitHostPort(c.Internal); err == nil && !loopback(host) {
+			l.problem("listen.internal", "%s can be reached from other machines, and whoever reaches it may see and end connections: write \"127.0.0.1:%s\"", shown(c.Internal), port)
+		}
 	}
 	if c.Public == c.Internal && !strings.HasSuffix(c.Public, ":0") {
 		l.problem("listen.internal", "must not be the address of listen.public")
@@ -216,6 +217,7 @@ func (l *loader) checkLimits(cfg *Config) {
 	if most := bus.MaxBody - busRoom; cfg.Cluster.Redis != "" && c.EventSize > most {
 		l.problem("limits.event_size", "%s is more than the %s that one node can send to another", c.EventSize, most)
 	}
+	l.checkTags(reflect.ValueOf(c), "limits") // routes are held against them
 }
 
 // checkTags holds the tags oneof and min against every key.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +48,7 @@ func (l *loader) table(dst reflect.Value, from map[string]any, key string) {
 
 // unknown says what was probably meant by a key that is none.
 func (l *loader) unknown(table, name string, siblings []string) {
-	key := join(table, quoteKey(name))
+	key := join(table, name)
 	switch tables := tablesWith(name); {
 	case table == "" && slices.Contains(later, name):
 		l.problem(key, "[%s] is not part of this version yet: leave the table out", name)
@@ -78,16 +77,6 @@ func tablesWith(name string) (tables []string) {
 		}
 	}
 	return tables
-}
-
-var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
-// quoteKey writes a part of a key as TOML would.
-func quoteKey(part string) string {
-	if bareKey.MatchString(part) {
-		return part
-	}
-	return strconv.Quote(part)
 }
 
 // value puts one value of the file into dst.

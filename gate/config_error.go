@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,19 +78,24 @@ func (l *loader) notice(key, format string, args ...any) {
 // given reports whether somebody has set the key, be it to its default.
 func (l *loader) given(key string) bool { return l.lines[key] > 0 || l.from[key] != "" }
 
-// where says where a key was set, or else the closest table around it.
+// where says where a key was set, or else the closest table around it. A list
+// that a variable or flag has set is theirs with all its items.
 func (l *loader) where(key string) (string, int) {
-	for k := key; k != ""; {
+	for k := key; k != ""; k = around(k) {
 		if from := l.from[k]; from != "" {
 			return from, 0
 		}
+	}
+	for k := key; k != ""; k = around(k) {
 		if line := l.lines[k]; line > 0 {
 			return l.file + ":" + strconv.Itoa(line), line
 		}
-		k = k[:max(strings.LastIndexAny(k, ".["), 0)]
 	}
 	return l.file, 0
 }
+
+// around is what a key is in.
+func around(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
 // sorted returns the error, or nil, and the notices.
 func (l *loader) sorted() ([]Notice, error) {
@@ -140,9 +146,13 @@ func distance(a, b string) int {
 // shown quotes a value for an error: shortened, and without what may be a
 // password.
 func shown(s string) string {
-	if i := strings.Index(s, "//"); i >= 0 {
-		if at := strings.LastIndexByte(s, '@'); at > i {
-			s = s[:i+2] + hidden + s[at:]
+	if scheme, rest, ok := strings.Cut(s, "//"); ok {
+		end := strings.LastIndexByte(rest, '@')
+		if end < 0 && !plainHost.MatchString(rest) {
+			end = len(rest)
+		}
+		if end >= 0 {
+			s = scheme + "//" + hidden + rest[end:]
 		}
 	}
 	if r := []rune(s); len(r) > 60 {
@@ -150,3 +160,7 @@ func shown(s string) string {
 	}
 	return strconv.Quote(s)
 }
+
+// plainHost matches what stands behind the // of a URL if it begins with a
+// host and nothing that could be a password of which the @ was forgotten.
+var plainHost = regexp.MustCompile(`^([^:/?#]+|\[[0-9a-fA-F:.]+\])?(:[0-9]*)?([/?#]|$)`)

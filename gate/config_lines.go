@@ -2,6 +2,8 @@ package gate
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -39,13 +41,18 @@ func keyLines(text string) map[string]int {
 	return s.lines
 }
 
-// join adds a part to a key.
+// join adds a part to a key, in quotes where TOML would want them.
 func join(key, part string) string {
+	if !bareKey.MatchString(part) {
+		part = strconv.Quote(part)
+	}
 	if key == "" {
 		return part
 	}
 	return key + "." + part
 }
+
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // item is the key of the nth item of a list, the first being 1.
 func item(key string, n int) string { return fmt.Sprintf("%s[%d]", key, n) }

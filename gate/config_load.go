@@ -98,9 +98,14 @@ func (l *loader) syntax(text string, err error) *Problem {
 		return &Problem{Where: l.file, Text: "not TOML"} // the decoder gives no other errors for a map
 	}
 	n, col := pe.Position.Line, pe.Position.Col
-	p := &Problem{Where: fmt.Sprintf("%s:%d:%d", l.file, n, col), line: n}
 	lines := strings.Split(text, "\n")
-	line := strings.TrimRight(lines[min(max(n, 1), len(lines))-1], "\r")
+	n = min(max(n, 1), len(lines))
+	line := strings.TrimRight(lines[n-1], "\r")
+	for ; n > 1 && strings.TrimSpace(line) == ""; n-- { // what is missing is missing further up
+		line = strings.TrimRight(lines[n-2], "\r")
+		col = len(line) + 1
+	}
+	p := &Problem{Where: fmt.Sprintf("%s:%d:%d", l.file, n, col)}
 	if secretLine.MatchString(line + pe.LastKey) {
 		p.Text = "not TOML; a text stands in quotes, on one line: redis = \"redis://host:6379/0\""
 		return p

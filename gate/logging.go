@@ -54,8 +54,12 @@ func NewLogging(c Log, w io.Writer) *Logging {
 	return l
 }
 
-// SetLevel is what a reload calls: "debug", "info", "warn" or "error".
+// SetLevel is what a reload calls: "debug", "info", "warn" or "error". It does
+// nothing to a Logging that NewLogging has not made.
 func (l *Logging) SetLevel(level string) {
+	if l.level == (zap.AtomicLevel{}) {
+		return
+	}
 	parsed, err := zapcore.ParseLevel(level)
 	if err != nil {
 		parsed = zapcore.InfoLevel

@@ -1,0 +1,182 @@
+package gate
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+// setting is what the docs must say of a key.
+type setting struct{ def, reload string }
+
+// settings lists every key: plain ones as "node.id", the others as
+// "route.path".
+func settings(t *testing.T) map[string]setting {
+	t.Helper()
+	all := map[string]setting{}
+	tables := map[string]reflect.Value{}
+	for name, v := range fields(reflect.ValueOf(Default())) {
+		tables[name] = v
+	}
+	tables["upstream"] = reflect.ValueOf(DefaultUpstream())
+	tables["route"] = reflect.ValueOf(DefaultRoute())
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name := f.Tag.Get("toml")
+		for sub, v := range tables[name].Fields() {
+			s := setting{tomlValue(v), "live"}
+			if f.Tag.Get("reload") == "restart" || sub.Tag.Get("reload") == "restart" {
+				s.reload = "restart"
+			}
+			key := name + "." + sub.Tag.Get("toml")
+			if !bareKey.MatchString(sub.Tag.Get("toml")) || all[key] != (setting{}) {
+				t.Errorf("%s has no good name", key)
+			}
+			all[key] = s
+		}
+	}
+	if len(all) < 80 {
+		t.Fatalf("only %d keys found", len(all))
+	}
+	return all
+}
+
+func TestReferenceIsTrue(t *testing.T) {
+	text, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := regexp.MustCompile("^## `\\[+(\\w+)\\]+`$")
+	row := regexp.MustCompile("^\\| `([^`]+)` \\| `([^`]+)` \\| (\\w+) \\|")
+	said, table := map[string]setting{}, ""
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := head.FindStringSubmatch(line); m != nil {
+			table = m[1]
+		} else if m := row.FindStringSubmatch(line); m != nil {
+			said[table+"."+m[1]] = setting{m[2], m[3]}
+		}
+	}
+	compare(t, "docs/configuration.md", said, settings(t))
+}
+
+func TestSampleIsTrue(t *testing.T) {
+	text, err := os.ReadFile("../ssegate.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, notices, err := Load("../ssegate.toml", nil, nil)
+	if err != nil || len(notices) > 0 {
+		t.Fatal(err, notices)
+	}
+	var tables map[string]any
+	if _, err := toml.Decode(string(text), &tables); err != nil {
+		t.Fatal(err)
+	}
+	// What is in the file, with the values that Load understood.
+	said := map[string]setting{}
+	for f, v := range reflect.ValueOf(cfg).Fields() {
+		name := f.Tag.Get("toml")
+		in, _ := tables[name].(map[string]any)
+		if v.Kind() == reflect.Slice {
+			in, v = tables[name].([]map[string]any)[0], v.Index(0)
+		}
+		for key, value := range fields(v) {
+			if _, ok := in[key]; ok {
+				said[name+"."+key] = setting{def: tomlValue(value)}
+			}
+		}
+	}
+	want := settings(t)
+	for key := range want {
+		want[key] = setting{def: want[key].def}
+	}
+	// These have no default; the sample shows one.
+	want["upstream.name"] = setting{def: `"default"`}
+	want["upstream.targets"] = setting{def: `["http://127.0.0.1:8000"]`}
+	want["route.upstream"] = setting{def: `"default"`}
+	compare(t, "ssegate.toml", said, want)
+
+	for i, line := range strings.Split(string(text), "\n") {
+		if key, why, _ := strings.Cut(line, " #"); strings.Contains(key, " = ") && len(why) < 8 {
+			t.Errorf("ssegate.toml:%d: says no why: %s", i+1, line)
+		}
+	}
+}
+
+func compare(t *testing.T, where string, said, want map[string]setting) {
+	t.Helper()
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		switch s, ok := said[key]; {
+		case !ok:
+			t.Errorf("%s says nothing of %s", where, key)
+		case s != want[key]:
+			t.Errorf("%s says %v of %s, which is %v", where, s, key, want[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(said)) {
+		if _, ok := want[key]; !ok {
+			t.Errorf("%s names %s, which does not exist", where, key)
+		}
+	}
+}
+
+// The examples of mistakes in the reference are what Load says.
+func TestReferenceShowsRealMistakes(t *testing.T) {
+	text, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = load(t, one+"\n\n\n[[route]]\nheartbeat_style = \"lines\"\ntimeout = \"1s\"\n", nil, nil)
+	for line := range strings.Lines(fmt.Sprint(err)) {
+		line = strings.TrimSpace(line)
+		if shown, _, cut := strings.Cut(line, "attach_for"); cut {
+			line = shown
+		}
+		if !strings.Contains(string(text), line) {
+			t.Errorf("docs/configuration.md does not show: %s", line)
+		}
+	}
+}
+
+// What String prints is a file that means the same.
+func TestStringRoundTrip(t *testing.T) {
+	text, err := os.ReadFile("../ssegate.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(text string) {
+		t.Helper()
+		cfg, _, err := load(t, text, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, notices, err := load(t, cfg.String(), nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, cfg)
+		}
+		if live, restart := Diff(cfg, again); len(live)+len(restart) > 0 || cfg.String() != again.String() {
+			t.Errorf("differs: %v %v; notices %v", live, restart, notices)
+		}
+	}
+	f(string(text))
+	f(one + `[[route]]
+done = ["a\"b\\c", "\u0001\u007f", "日本語"]
+bind = []
+attach = "key"
+attach_key = "json:a.b"
+heartbeat = "1h0m30s"
+detach_for = "1h"
+ring_bytes = "2.5MiB"
+[listen]
+trusted_proxies = ["10.0.0.0/8", "::1"]
+[cluster]
+redis = "redis://host:6379/0?pool_size=3"
+`)
+}
