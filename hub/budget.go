@@ -67,38 +67,41 @@ func (b *budget) relist(s *Stream, class int32) {
 	first.bigPrev.bigNext, first.bigPrev = s, s
 }
 
-// next names the stream that has to give next, or nil. Who was named goes to
-// the end of its list.
-func (b *budget) next() *Stream {
+// givers names some streams, in the order in which they have to give: the
+// ended ones, then the biggest. Who was named stands last in its list then.
+func (b *budget) givers(out []*Stream) []*Stream {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	take := func(class int) *Stream {
+	take := func(class int) {
 		s := b.lists[class]
-		if s != nil {
-			b.lists[class] = s.bigNext
-		}
-		return s
-	}
-	if s := take(classEnded); s != nil {
-		return s
-	}
-	for class := classes - 1; class >= classLive; class-- {
-		if s := take(class); s != nil {
-			return s
-		}
-	}
-	return nil
-}
-
-// relieve trims rings until the budget is kept, within limits: what a Hold
-// protects stays. The caller holds no locks.
-func (b *budget) relieve() {
-	for range 16 {
-		if b.used.Load() <= b.limit {
+		if s == nil {
 			return
 		}
-		s := b.next()
-		if s == nil {
+		for first := s; len(out) < cap(out); {
+			out = append(out, s)
+			if s = s.bigNext; s == first {
+				break
+			}
+		}
+		b.lists[class] = s
+	}
+	take(classEnded)
+	for class := classes - 1; class >= classLive && len(out) < cap(out); class-- {
+		take(class)
+	}
+	return out
+}
+
+// relieve trims rings until the budget is kept. What a Hold protects stays,
+// and the work is bounded: the next segment that is added goes on with it.
+// The caller holds no locks.
+func (b *budget) relieve() {
+	if b.used.Load() <= b.limit {
+		return
+	}
+	var some [16]*Stream
+	for _, s := range b.givers(some[:0]) {
+		if b.used.Load() <= b.limit {
 			return
 		}
 		s.relieve(b)

@@ -68,7 +68,7 @@ func TestSlowReaderTCP(t *testing.T) {
 	got := make(chan []byte)
 	go func() {
 		var all []byte
-		buf := make([]byte, 700)
+		buf := make([]byte, 3000)
 		for {
 			n, err := client.Read(buf)
 			all = append(all, buf[:n]...)
@@ -76,7 +76,7 @@ func TestSlowReaderTCP(t *testing.T) {
 				got <- all
 				return
 			}
-			if len(all)%5 == 0 {
+			if rand.IntN(20) == 0 {
 				time.Sleep(time.Millisecond)
 			}
 		}

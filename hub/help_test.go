@@ -250,8 +250,8 @@ func (l *leaver) next(t testing.TB) Reason {
 	}
 }
 
-// pair returns the two ends of a TCP connection, the hub's with the smallest
-// buffers the system allows when small is set.
+// pair returns the two ends of a TCP connection, with
+// small buffers if so wished.
 func pair(t testing.TB, small bool) (server, client *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -269,8 +269,8 @@ func pair(t testing.TB, small bool) (server, client *net.TCPConn) {
 	}
 	server, client = a.(*net.TCPConn), d.(*net.TCPConn)
 	if small {
-		server.SetWriteBuffer(1)
-		client.SetReadBuffer(1)
+		server.SetWriteBuffer(8 << 10)
+		client.SetReadBuffer(8 << 10)
 	}
 	t.Cleanup(func() { client.Close() })
 	client.SetReadDeadline(time.Now().Add(3 * testTime))
