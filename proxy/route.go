@@ -1,7 +1,11 @@
 package proxy
 
 import (
+	"bytes"
+	"cmp"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,11 +84,13 @@ type Route struct {
 	HeartbeatData      string
 	FirstByteHeartbeat time.Duration // > 0: answer 200 after that long without a response head
 	Retry              time.Duration // 0: no hint
+	RetryToAll         bool          // the hint goes to clients that are no EventSource, too
 	Done               []string      // data of a last event that says: finished
 	DoneEvents         []string      // event names that say so
 	IDs                IDMode
 	Takeover           bool     // go on at the upstream by its own last id when the owner died
 	Bind               []string // cookies that say whose a stream is
+	CutGap             bool     // gap = "cut": a client whose position is gone is cut rather than told
 	CutSlow            bool     // slow = "cut"
 	LogLength          int
 	LogTTL             time.Duration
@@ -103,3 +109,136 @@ type Table struct {
 
 // routes are swapped as a whole, so that a request sees one table only.
 type tableRef = atomic.Pointer[Table]
+
+// NewTable sorts routes in the order in which they are tried: the longest path
+// first; of equal ones those for one host, then those for its sub-domains, then
+// those for any; of these, those that name methods; then as they were given.
+func NewTable(routes []*Route) *Table {
+	t := &Table{routes: slices.Clone(routes)}
+	slices.SortStableFunc(t.routes, func(a, b *Route) int {
+		return cmp.Or(
+			cmp.Compare(len(b.Path), len(a.Path)),
+			cmp.Compare(hostRank(b.Host), hostRank(a.Host)),
+			cmp.Compare(min(1, len(b.Methods)), min(1, len(a.Methods))),
+		)
+	})
+	return t
+}
+
+// hostRank is higher the fewer hosts a pattern has.
+func hostRank(pattern string) int {
+	switch {
+	case pattern == "":
+		return 0
+	case strings.HasPrefix(pattern, "*."):
+		return len(pattern)
+	}
+	return 1 << 20
+}
+
+// Match finds the route of a request by its Host (a port does not matter), its
+// raw path and its method. Where only the method is wrong, allow lists those
+// that would do; it is empty where no route fits at all.
+//
+// The path is compared as a backend would most likely understand it, with
+// escapes decoded (but for %2F) and dots and double slashes resolved, so that
+// nobody gets around a route by spelling its path differently. What goes
+// upstream is the raw one.
+func (t *Table) Match(host, path, method string) (route *Route, allow string) {
+	host, path = bareHost(host), plainPath(path)
+	var others []string
+	for _, r := range t.routes {
+		if !r.takesPath(path) || !r.takesHost(host) {
+			continue
+		}
+		if len(r.Methods) == 0 || slices.Contains(r.Methods, method) {
+			return r, ""
+		}
+		others = append(others, r.Methods...)
+	}
+	slices.Sort(others)
+	return nil, strings.Join(slices.Compact(others), ", ")
+}
+
+// Named returns the first route with this name, nil where there is none.
+func (t *Table) Named(name string) *Route {
+	for _, r := range t.routes {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+func (r *Route) takesPath(path string) bool {
+	rest, ok := strings.CutPrefix(path, r.Path)
+	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(r.Path, "/")) || path == "*" && r.Path == "/"
+}
+
+func (r *Route) takesHost(host string) bool {
+	if r.Host == "" {
+		return true
+	}
+	if suffix, ok := strings.CutPrefix(r.Host, "*"); ok {
+		return len(host) > len(suffix) && strings.EqualFold(host[len(host)-len(suffix):], suffix)
+	}
+	return strings.EqualFold(host, r.Host)
+}
+
+// bareHost is a host without port and without the dot of the root.
+func bareHost(host string) string {
+	if end := strings.LastIndexByte(host, ':'); end >= 0 && strings.IndexByte(host[end:], ']') < 0 {
+		host = host[:end]
+	}
+	return strings.TrimSuffix(host, ".")
+}
+
+// plainPath decodes and resolves a path, without allocating where there is
+// nothing to do.
+func plainPath(path string) string {
+	path, _, _ = strings.Cut(path, "#")
+	plain := true
+	for i := 0; i < len(path) && plain; i++ {
+		switch path[i] {
+		case '%':
+			plain = false
+		case '/':
+			plain = i+1 == len(path) || path[i+1] != '/' && path[i+1] != '.'
+		}
+	}
+	if plain {
+		return path
+	}
+	var out []byte
+	for segment := range strings.SplitSeq(unescape(path), "/") {
+		switch segment {
+		case "", ".":
+		case "..":
+			out = out[:max(0, bytes.LastIndexByte(out, '/'))]
+		default:
+			out = append(append(out, '/'), segment...)
+		}
+	}
+	if len(out) == 0 || path[len(path)-1] == '/' {
+		out = append(out, '/')
+	}
+	return string(out)
+}
+
+// unescape decodes percent escapes, but leaves those of a slash and what is no
+// escape as they are.
+func unescape(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			hi, lo := hexDigit(s[i+1]), hexDigit(s[i+2])
+			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && c != '/' {
+				b = append(b, c)
+				i += 2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}

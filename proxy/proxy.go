@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/valyala/fasthttp"
+	"go.uber.org/zap"
+
+	"ssegate/cluster"
+	"ssegate/hub"
+)
+
+// Config is what a Proxy needs beside its routes. A zero value takes the
+// default that its comment names.
+type Config struct {
+	Log            *zap.Logger    // nil: nothing is logged
+	Metrics        *metrics.Set   // where counters go; nil: nowhere that anybody sees
+	Node           string         // id of this node
+	TrustedProxies []netip.Prefix // peers whose X-Forwarded-* and Forwarded are believed
+
+	MaxConnections int           // clients at a time; 0: 256 Ki
+	MaxHeader      int           // bytes of a request's head, request line included; 0: 64 KiB
+	HeadTimeout    time.Duration // for a head to arrive whole; 0: 10 s
+	IdleTimeout    time.Duration // of a kept connection between two requests; 0: 2 min
+	BodyTimeout    time.Duration // silence in the middle of a request body; 0: 1 min
+	WriteTimeout   time.Duration // how long a client may take to read one piece of an answer; 0: 1 min
+
+	// Watch calls gone, once and from any goroutine, when the peer of c has
+	// left, until stop is called. Neither waits for the other. nil: a client
+	// that leaves is noticed only when something is written to it.
+	Watch func(c net.Conn, gone func()) (stop func())
+
+	// Cluster and Hub make event streams survive their clients; nil: event
+	// streams are passed through like everything else. With a Hub, Watch is
+	// the Hub's by default.
+	Cluster *cluster.Node
+	Hub     *hub.Hub
+}
+
+// Proxy is the front of a node. All its methods may be called concurrently.
+type Proxy struct {
+	cfg      Config
+	log      *zap.Logger
+	table    tableRef
+	counters counters
+	draining atomic.Bool
+	tunnels  tunnels
+
+	// ctx ends when Close is called, and every upstream request with it.
+	ctx   context.Context
+	close context.CancelFunc
+
+	// streams serves event streams; nil: they are passed through like
+	// everything else.
+	streams *streams
+	limits  atomic.Pointer[Limits]
+}
+
+// New makes a Proxy without routes: every request is answered 404 until
+// SetTable. Close ends it.
+func New(cfg Config) (*Proxy, error) {
+	for _, d := range []time.Duration{cfg.HeadTimeout, cfg.IdleTimeout, cfg.BodyTimeout, cfg.WriteTimeout} {
+		if d < 0 {
+			return nil, errors.New("proxy: a timeout is negative")
+		}
+	}
+	if cfg.MaxHeader < 0 || cfg.MaxConnections < 0 {
+		return nil, errors.New("proxy: a limit is negative")
+	}
+	cfg.MaxHeader = orDefault(cfg.MaxHeader, 64<<10)
+	cfg.HeadTimeout = orDefault(cfg.HeadTimeout, 10*time.Second)
+	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 2*time.Minute)
+	cfg.BodyTimeout = orDefault(cfg.BodyTimeout, time.Minute)
+	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, time.Minute)
+	p := &Proxy{cfg: cfg, log: cfg.Log}
+	if p.log == nil {
+		p.log = zap.NewNop()
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewSet()
+	}
+	p.counters.init(cfg.Metrics)
+	p.ctx, p.close = context.WithCancel(context.Background())
+	p.SetTable(NewTable(nil))
+	p.SetLimits(Limits{})
+	if cfg.Cluster != nil {
+		p.streams = newStreams(p, cfg.Cluster, cfg.Hub)
+		if p.cfg.Watch == nil {
+			p.cfg.Watch = cfg.Hub.Watch
+		}
+	}
+	return p, nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// routeNamed finds a route of the table of this moment by its name.
+func (p *Proxy) routeNamed(name string) *Route { return p.table.Load().Named(name) }
+
+// SetTable swaps the routes at once. Requests in flight keep the route they
+// began with.
+func (p *Proxy) SetTable(t *Table) { p.table.Store(t) }
+
+// Drain makes every answer from now on the last one on its connection.
+func (p *Proxy) Drain() { p.draining.Store(true) }
+
+// Close cancels what is still asked of upstreams, ends the tunnels of upgraded
+// connections and waits for these, as long as ctx allows.
+func (p *Proxy) Close(ctx context.Context) error {
+	p.close()
+	return p.tunnels.closeAll(ctx)
+}
+
+// Handler answers one request of the public listener. It belongs into a
+// Server made by Proxy.Server, without which it does not see what it must.
+func (p *Proxy) Handler(ctx *fasthttp.RequestCtx) {
+	x := p.newExchange(ctx)
+	defer func() {
+		if v := recover(); v != nil {
+			p.counters.refused("panic")
+			p.log.Error("panic in a request", zap.Any("panic", v), zap.String("request_id", x.reqID), zap.ByteString("stack", debug.Stack()))
+			x.broken = true
+		}
+		x.end()
+	}()
+	if bad := x.guard(); bad != nil {
+		x.keep = false
+		p.fail(x, bad.status, bad.reason, bad.detail)
+		if ctx.Request.IsBodyStream() {
+			lingerOn(ctx.Conn(), ctx.RequestBodyStream()) // nobody knows where its body ends
+		}
+		return
+	}
+	if p.streams != nil && p.streams.control(x) {
+		return
+	}
+	route, allow := p.table.Load().Match(x.host, x.path, x.method)
+	switch {
+	case route == nil && allow != "":
+		p.failWith(x, http.StatusMethodNotAllowed, "method_not_allowed", "no route of this path takes this method", field{"Allow", allow})
+		return
+	case route == nil:
+		p.fail(x, http.StatusNotFound, "no_route", "no route matches this host and path")
+		return
+	}
+	x.route = route
+	if x.upload != nil && route.BodySize > 0 {
+		if !x.upload.limit(route.BodySize) {
+			p.fail(x, http.StatusRequestEntityTooLarge, "body_too_large", "the request body is larger than this route takes")
+			return
+		}
+	}
+	if p.streams != nil && p.streams.before(x) {
+		return
+	}
+	p.forward(x)
+}

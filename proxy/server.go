@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"go.uber.org/zap"
+)
+
+// Server returns the server of the public listener. Each setting is there for
+// a reason:
+//
+//   - ReadTimeout bounds the head alone. The handler sets a deadline of its
+//     own for every piece of a body, so an upload takes as long as it takes.
+//   - The handler writes the answers itself (see exchange.end): what fasthttp
+//     would put into them is off, and its write buffer holds no more than the
+//     answer that is dropped.
+//   - KeepHijackedConns leaves connections to who took them over, fd and all;
+//     for the same reason MaxConnsPerIP, which wraps them, is not used.
+func (p *Proxy) Server() *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:                      p.Handler,
+		HeaderReceived:               headReceived,
+		ErrorHandler:                 p.badHead,
+		Name:                         "",
+		Concurrency:                  p.cfg.MaxConnections,
+		ReadBufferSize:               p.cfg.MaxHeader,
+		WriteBufferSize:              1 << 10,
+		ReadTimeout:                  p.cfg.HeadTimeout,
+		IdleTimeout:                  p.cfg.IdleTimeout,
+		MaxRequestBodySize:           1, // no word on the body: see requestBody
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultDate:                true,
+		NoDefaultContentType:         true,
+		KeepHijackedConns:            true,
+		CloseOnShutdown:              true,
+		Logger:                       printer{p.log.Sugar()},
+	}
+}
+
+// headReceived is called before fasthttp looks for a body. It says of every
+// body that it is chunked, since fasthttp starts to read all others before it
+// calls the handler, and takes Expect away, since the upstream is to say
+// whether it wants the body. The handler reads both from the raw head.
+func headReceived(h *fasthttp.RequestHeader) (none fasthttp.RequestConfig) {
+	if n := h.ContentLength(); n > 0 {
+		h.SetContentLength(-1)
+	}
+	if len(h.Peek(fasthttp.HeaderExpect)) > 0 {
+		h.Del(fasthttp.HeaderExpect)
+	}
+	return none
+}
+
+// badHead answers a head that fasthttp could not read. fasthttp closes the
+// connection afterwards.
+func (p *Proxy) badHead(ctx *fasthttp.RequestCtx, err error) {
+	ctx.Response.Reset()
+	ctx.Response.SetBodyStream(answered{ctx.Conn(), nil}, 0)
+	status, reason, detail := http.StatusBadRequest, "bad_head", "the head of the request is not well-formed"
+	var small *fasthttp.ErrSmallBuffer
+	var timeout net.Error
+	if _, nothing := err.(net.Error); nothing {
+		return // not a byte came: a connection that was made in advance
+	}
+	switch {
+	case errors.As(err, &small):
+		status, reason, detail = http.StatusRequestHeaderFieldsTooLarge, "head_too_large", "the head of the request is too large"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		status, reason, detail = http.StatusRequestTimeout, "head_timeout", "the head of the request did not come in time"
+	case errors.As(err, &timeout):
+		p.counters.refused("client_gone")
+		return // the connection is broken
+	}
+	p.counters.refused(reason)
+	p.counters.answered(status)
+	body := errorBody(reason, detail, "")
+	b := appendStatus(nil, status, "")
+	b = appendField(b, "Content-Type", "application/json")
+	b = appendField(b, "Cache-Control", "no-store")
+	b = appendDate(b)
+	b = fmt.Appendf(b, "Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+	conn := ctx.Conn()
+	conn.SetWriteDeadline(time.Now().Add(p.cfg.WriteTimeout))
+	if _, err := conn.Write(b); err == nil {
+		lingerOn(conn, conn)
+	}
+}
+
+// printer takes fasthttp's few log lines.
+type printer struct{ log *zap.SugaredLogger }
+
+func (p printer) Printf(format string, args ...any) { p.log.Debugf(format, args...) }
