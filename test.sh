@@ -14,7 +14,7 @@ export SSEGATE_TEST_CACHE=${SSEGATE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/
 cache=$SSEGATE_TEST_CACHE
 mkdir -p "$cache"
 log=$cache/test.sh.log
-: >"$log"
+policy=/usr/sbin/policy-rc.d
 
 say() { echo "test.sh: $*"; }
 die() { say "$*"; exit 1; }
@@ -67,15 +67,18 @@ missing() {
 # install installs Debian packages without starting the services that come with them.
 install() {
 	[ "$(id -u)" = 0 ] || die "not root; install these first: $*"
-	local policy=/usr/sbin/policy-rc.d
 	if [ ! -e $policy ]; then
-		trap "rm -f $policy" EXIT
+		trap 'rm -f $policy' EXIT
 		printf '#!/bin/sh\nexit 101\n' >$policy
 		chmod 755 $policy
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	quietly apt-get -q -o DPkg::Lock::Timeout=600 update
 	quietly apt-get -q -y -o DPkg::Lock::Timeout=600 --no-install-recommends install "$@"
+	if [ -n "$(trap -p EXIT)" ]; then
+		rm -f $policy
+		trap - EXIT
+	fi
 }
 
 # build makes something in the cache folder unless it is there: build NAME WHAT COMMAND..., where the command is told
@@ -116,20 +119,28 @@ build_spring() {
 		rm -rf "$work"
 }
 
-have go || die "no Go in PATH"
-packages=$(missing | tr '\n' ' ')
-if [ -n "$packages" ]; then
-	say "installs with apt: $packages"
-	# shellcheck disable=SC2086 # one word a package
-	install $packages
-	[ -z "$(missing)" ] || die "still missing: $(missing | tr '\n' ' ')"
-fi
-[ "$(major node --version)" -ge 18 ] || die "node is $(node --version), and the clients want 18 or newer"
+# prepare brings all that the tests need. A second run beside this one waits for it.
+prepare() {
+	flock 9
+	local packages
+	packages=$(missing | tr '\n' ' ')
+	if [ -n "$packages" ]; then
+		say "installs with apt: $packages"
+		# shellcheck disable=SC2086 # one word a package
+		install $packages
+		packages=$(missing | tr '\n' ' ')
+		[ -z "$packages" ] || die "still missing: $packages"
+	fi
+	[ "$(major node --version)" -ge 18 ] || die "node is $(node --version), and the clients want 18 or newer"
 
-build consul "Consul (minutes)" build_consul
-build "venv-$(key "${requirements[@]}")" "the Python environment" build_venv
-build "clients-$(key internal/gatetest/clients/package-lock.json)" "the JavaScript clients" build_clients
-build "spring-$(key "${spring[@]}").jar" "the Spring example" build_spring
+	build consul "Consul (minutes)" build_consul
+	build "venv-$(key "${requirements[@]}")" "the Python environment" build_venv
+	build "clients-$(key internal/gatetest/clients/package-lock.json)" "the JavaScript clients" build_clients
+	build "spring-$(key "${spring[@]}").jar" "the Spring example" build_spring
+}
+
+have go || die "no Go in PATH"
+prepare 9>"$cache/lock"
 
 [ $# -gt 0 ] || set -- ./...
 failed=()

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package clients reads event streams with the libraries that people really use: OpenAI's for JavaScript and Python, the
 // EventSources of npm and undici, eventsource-parser, fetch-event-source and sse.js. What a test sees is what an
 // application would be handed, which is how one finds out that a stream is right by the standard and yet breaks people.
@@ -83,7 +85,7 @@ func Read(t testing.TB, library, url string, opts Options) []Event {
 	}
 }
 
-// Reader is a reading that goes on while the test does other things. One goroutine at a time may call Next.
+// Reader is a reading that goes on while the test does other things. Its methods are for the test's own goroutine.
 type Reader struct {
 	t       testing.TB
 	library string
@@ -149,7 +151,7 @@ func (r *Reader) Next() (Event, bool) {
 	return e, true
 }
 
-// Close ends the reading and returns when its process is gone. It may be called more than once, but not beside Next.
+// Close ends the reading and returns when its process is gone. It may be called more than once.
 func (r *Reader) Close() {
 	r.timer.Stop()
 	_ = r.cmd.Process.Kill() // gone already is as good

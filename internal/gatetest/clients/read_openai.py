@@ -2,7 +2,7 @@
 
     python read_openai.py URL [OPTIONS as JSON]
 
-Of the options it knows method, headers, body, until and events.
+Of the options it knows method (GET or POST), headers, body, until and events.
 """
 
 import json
@@ -13,19 +13,22 @@ import openai
 
 def main(url, options="{}"):
     options = json.loads(options)
-    method = options.get("method") or "GET"
     body = options.get("body")
     until, events = options.get("until"), options.get("events", 0)
     client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
-    request = openai._models.FinalRequestOptions(
-        method=method.lower(),
-        url=url,
-        headers=options.get("headers") or {},
-        json_data=json.loads(body) if body else None,
-    )
+    how = {
+        "cast_to": object,
+        "options": {"headers": options.get("headers") or {}},
+        "stream": True,
+        "stream_cls": openai.Stream[object],
+    }
     count = 0
     try:
-        for chunk in client.request(object, request, stream=True, stream_cls=openai.Stream[object]):
+        if options.get("method") == "POST":
+            chunks = client.post(url, body=json.loads(body) if body else None, **how)
+        else:
+            chunks = client.get(url, **how)
+        for chunk in chunks:
             data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
             print(json.dumps({"type": "message", "data": data}), flush=True)
             count += 1
