@@ -12,6 +12,8 @@ import "time"
 //
 //	reload:"restart"   a change takes effect at the next start only (on a
 //	                   table: all its keys)
+//	reload:"later"     the name is taken, but nothing reads the key yet: to set
+//	                   it is a mistake
 //	oneof:"a,b"        the only texts allowed
 //	min:"10ms"         the least allowed ("0 or 10ms": 0 as well); without it,
 //	                   whatever is not negative
@@ -59,9 +61,9 @@ type Cluster struct {
 	DeadAfter time.Duration `toml:"dead_after" min:"20ms"`
 	// CheckEvery is how often the one cleaner looks for dead nodes.
 	CheckEvery time.Duration `toml:"check_every" min:"10ms"`
-	TailCheck  time.Duration `toml:"tail_check" min:"10ms"` // how often followers compare their place with the log's tail
-	Redirect   bool          `toml:"redirect"`              // 307 new clients to the peer with fewest connections
-	RedisWait  int           `toml:"redis_wait"`            // replicas that must have a push before it is answered; 0 = none
+	TailCheck  time.Duration `toml:"tail_check" min:"10ms"`     // how often followers compare their place with the log's tail
+	Redirect   bool          `toml:"redirect"`                  // 307 new clients to the peer with fewest connections
+	RedisWait  int           `toml:"redis_wait" reload:"later"` // replicas that must have a push before it is answered; 0 = none
 }
 
 // Upstream is one [[upstream]]: a service behind the gate. It has Targets or
@@ -133,8 +135,8 @@ type Limits struct {
 	Connections             int  `toml:"connections"`
 	ConnectionsPerIP        int  `toml:"connections_per_ip"`
 	ConnectionsPerPrincipal int  `toml:"connections_per_principal"`
-	RequestsPerIP           int  `toml:"requests_per_ip"`        // a second
-	RequestsPerPrincipal    int  `toml:"requests_per_principal"` // a second
+	RequestsPerIP           int  `toml:"requests_per_ip" reload:"later"`        // a second
+	RequestsPerPrincipal    int  `toml:"requests_per_principal" reload:"later"` // a second
 	EventSize               Size `toml:"event_size" min:"1KiB"`
 	BodySize                Size `toml:"body_size"`
 	Memory                  Size `toml:"memory" min:"1MiB" reload:"restart"` // rings and logs in memory, all together

@@ -113,9 +113,6 @@ func (l *loader) checkCluster(cfg *Config) {
 	} else if c.Redirect && cfg.Node.Advertise == "" {
 		l.notice("cluster.redirect", "no node will send clients here, since node.advertise is empty")
 	}
-	if c.RedisWait > 0 && c.Redis == "" {
-		l.problem("cluster.redis_wait", "needs cluster.redis")
-	}
 	if c.Heartbeat > 0 && c.DeadAfter < 2*c.Heartbeat {
 		l.problem("cluster.dead_after", "must be at least twice cluster.heartbeat (%s), or one late heartbeat makes a node dead: write %q or more", c.Heartbeat, brief(2*c.Heartbeat))
 	}
@@ -220,7 +217,7 @@ func (l *loader) checkLimits(cfg *Config) {
 	l.checkTags(reflect.ValueOf(c), "limits") // routes are held against them
 }
 
-// checkTags holds the tags oneof and min against every key.
+// checkTags holds the tags of the struct against every key.
 func (l *loader) checkTags(table reflect.Value, key string) {
 	for f, v := range table.Fields() {
 		key := join(key, f.Tag.Get("toml"))
@@ -235,6 +232,9 @@ func (l *loader) checkTags(table reflect.Value, key string) {
 				}
 			}
 			continue
+		}
+		if f.Tag.Get("reload") == "later" && !v.IsZero() {
+			l.problem(key, "is not part of this version yet: leave it out")
 		}
 		if set, ok := f.Tag.Lookup("oneof"); ok {
 			l.checkOneOf(key, v.String(), strings.Split(set, ","))

@@ -125,13 +125,14 @@ func (l *loader) checkRoutes(cfg *Config) {
 		l.checkMatch(r, key)
 		l.checkTwins(cfg.Route, i)
 		l.checkRouteUpstream(r, key, names)
-		switch at := join(key, "name"); {
-		case r.Name != "" && called[r.Name] > 0:
-			l.problem(at, "%s is the name of %s already", shown(r.Name), item("route", called[r.Name]))
+		label := r.Label()
+		switch before := called[label]; {
 		case strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' || c == '"' }):
-			l.problem(at, "%s cannot name a route: write it without quotes and control characters", shown(r.Name))
+			l.problem(join(key, "name"), "%s cannot name a route: write it without quotes and control characters", shown(r.Name))
+		case before > 0 && (r.Name != "" || cfg.Route[before-1].Name != ""):
+			l.problem(join(key, "name"), "%s is what %s is called already", shown(label), item("route", before))
 		}
-		called[r.Name] = i + 1
+		called[label] = i + 1
 		l.checkAttach(r, key)
 		l.checkStream(r, key, cfg.Cluster.Redis == "")
 		l.checkKeeping(cfg, r, key)

@@ -20,13 +20,13 @@ name = "find"
 path = "/search"
 upstream = "search"
 `
-	old, _, err := load(t, base, nil, nil)
+	old, _, err := parse("ssegate.toml", base, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := func(change func(*Config), wantLive, wantRestart []string) {
 		t.Helper()
-		cfg, _, err := load(t, base, nil, nil)
+		cfg, _, err := parse("ssegate.toml", base, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,6 +34,12 @@ func settings(t *testing.T) map[string]setting {
 			if f.Tag.Get("reload") == "restart" || sub.Tag.Get("reload") == "restart" {
 				s.reload = "restart"
 			}
+			if sub.Tag.Get("reload") == "later" {
+				s.reload = "later"
+				if !v.IsZero() {
+					t.Errorf("%s.%s has a default, though nothing reads it", name, sub.Tag.Get("toml"))
+				}
+			}
 			key := name + "." + sub.Tag.Get("toml")
 			if !bareKey.MatchString(sub.Tag.Get("toml")) || all[key] != (setting{}) {
 				t.Errorf("%s has no good name", key)
@@ -133,7 +139,7 @@ func TestReferenceShowsRealMistakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = load(t, one+"\n\n\n[[route]]\nheartbeat_style = \"lines\"\ntimeout = \"1s\"\n", nil, nil)
+	_, _, err = parse("ssegate.toml", one+"\n\n\n[[route]]\nheartbeat_style = \"lines\"\ntimeout = \"1s\"\n", nil, nil)
 	for line := range strings.Lines(fmt.Sprint(err)) {
 		line = strings.TrimSpace(line)
 		if shown, _, cut := strings.Cut(line, "attach_for"); cut {
@@ -153,11 +159,11 @@ func TestStringRoundTrip(t *testing.T) {
 	}
 	f := func(text string) {
 		t.Helper()
-		cfg, _, err := load(t, text, nil, nil)
+		cfg, _, err := parse("ssegate.toml", text, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, notices, err := load(t, cfg.String(), nil, nil)
+		again, notices, err := parse("ssegate.toml", cfg.String(), nil, nil)
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, cfg)
 		}

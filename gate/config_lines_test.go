@@ -1,7 +1,11 @@
 package gate
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +39,11 @@ func TestKeyLines(t *testing.T) {
 // Whatever the file says, Load returns, and what it accepts it accepts again
 // from its own printing.
 func FuzzLoad(f *testing.F) {
+	sample, err := os.ReadFile("../ssegate.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(sample))
 	for _, seed := range []string{
 		one, "[[upstream]]\n[[upstream]]\n[[route]]\n", "[listen]\npublic = 1", "a=[{b={c=[[[]]]}}]", "[[route]]\ndone=[1,\"\"]\n[route.x]\n",
 		"\"\" = 1\n[\"a.b\"]\n'c' = '''\n'''", "upstream = [{name = \"a\", targets = [\"http://h\"]}]", "[cluster]\nredis = \"redis://:p#@\"",
@@ -54,14 +63,14 @@ func FuzzLoad(f *testing.F) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("the line scanner does not end")
 		}
-		cfg, _, err := load(t, text, nil, nil)
+		cfg, _, err := parse("ssegate.toml", text, nil, nil)
 		if err != nil {
 			if lines := strings.Split(err.Error(), "\n"); len(lines) < 2 || slices.Contains(lines, "  ") {
 				t.Fatalf("says nothing: %q", lines)
 			}
 			return
 		}
-		if again, _, err := load(t, cfg.String(), nil, nil); err != nil {
+		if again, _, err := parse("ssegate.toml", cfg.String(), nil, nil); err != nil {
 			if !strings.Contains(cfg.String(), hidden) {
 				t.Fatalf("%v in\n%s", err, cfg)
 			}
@@ -69,4 +78,52 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("%v %v differ in\n%s", live, restart, cfg)
 		}
 	})
+}
+
+// A file of real keys with all sorts of values: every mistake names a key and
+// a line, and nothing panics.
+func TestRandomFiles(t *testing.T) {
+	keys := slices.Sorted(maps.Keys(settings(t)))
+	values := []string{
+		`""`, `"x"`, `"-1s"`, `"10s"`, `"0s"`, `"1MiB"`, `"off"`, `"key"`, `"content"`, `"event"`, `"cut"`, `"upstream"`, `"a"`, `"b"`, `"/"`, `"/a"`,
+		`"http://127.0.0.1:1"`, `"https://h"`, `"redis://h"`, `"amqp://u:p@h"`, `"redis://:p@h?addr=b:1"`, `":1"`, `"127.0.0.1:0"`, `"header:X"`, `"json:"`,
+		"0", "1", "-1", "9223372036854775807", "1.5", "inf", "true", "false", "1979-05-27", "[]", `[""]`, `["GET", 1]`, `["http://h:1", "http://h:1/"]`, `[[]]`, "{}", `{ a = 1 }`,
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	good := 0
+	for range 1500 {
+		tables := map[string][]string{}
+		for range rnd.IntN(8) {
+			table, key, _ := strings.Cut(keys[rnd.IntN(len(keys))], ".")
+			if line := key + " = " + values[rnd.IntN(len(values))]; !slices.ContainsFunc(tables[table], func(s string) bool { return strings.HasPrefix(s, key+" ") }) {
+				tables[table] = append(tables[table], line)
+			}
+		}
+		text := one
+		for _, table := range slices.Sorted(maps.Keys(tables)) {
+			form := "[%s]\n%s\n"
+			if table == "upstream" || table == "route" {
+				form = "[[%s]]\n%s\n"
+			}
+			text += fmt.Sprintf(form, table, strings.Join(tables[table], "\n"))
+		}
+		cfg, _, err := parse("f", text, nil, nil)
+		if err == nil {
+			good++
+			if _, _, err := parse("f", cfg.String(), nil, nil); err != nil && !strings.Contains(cfg.String(), hidden) {
+				t.Fatalf("%v in\n%s", err, cfg)
+			}
+			continue
+		}
+		ce, _ := errors.AsType[*ConfigError](err)
+		for _, p := range ce.Problems {
+			table, _, _ := strings.Cut(strings.Split(p.Key, "[")[0], ".")
+			if tables[table] == nil && table != "route" && p.Key != "listen.internal" || p.Text == "" || !strings.HasPrefix(p.Where, "f") {
+				t.Fatalf("%q: nobody's mistake in\n%s", p, text)
+			}
+		}
+	}
+	if good < 25 {
+		t.Errorf("only %d of the files were good", good)
+	}
 }

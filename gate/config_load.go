@@ -21,21 +21,25 @@ import (
 // The error is a *ConfigError that holds all mistakes; no text in it, nor in a
 // notice, shows a password. Notices come with an error too.
 func Load(path string, env []string, flags map[string]string) (Config, []Notice, error) {
-	l := &loader{from: map[string]string{}, bad: map[string]bool{}}
+	if path == "" {
+		return parse("", "", env, flags)
+	}
+	text, err := os.ReadFile(path)
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err // its text has the path, which stands before it
+	}
+	if err != nil {
+		return Config{}, nil, &ConfigError{[]Problem{{Where: path, Text: fmt.Sprintf("cannot be read: %v", err)}}}
+	}
+	return parse(path, string(text), env, flags)
+}
+
+// parse is Load of a file's text.
+func parse(file, text string, env []string, flags map[string]string) (Config, []Notice, error) {
+	l := &loader{file: file, from: map[string]string{}, bad: map[string]bool{}}
 	cfg := Default()
-	if path != "" {
-		l.file = path
-		text, err := os.ReadFile(path)
-		if err != nil {
-			var reason error = err
-			if pe, ok := errors.AsType[*os.PathError](err); ok {
-				reason = pe.Err
-			}
-			return Config{}, nil, &ConfigError{[]Problem{{Where: path, Text: fmt.Sprintf("cannot be read: %v", reason)}}}
-		}
-		if err := l.decode(&cfg, string(text)); err != nil {
-			return Config{}, nil, &ConfigError{[]Problem{*err}}
-		}
+	if p := l.decode(&cfg, text); p != nil {
+		return Config{}, nil, &ConfigError{[]Problem{*p}}
 	}
 	l.environment(&cfg, env)
 	l.flags(&cfg, flags)

@@ -2,22 +2,11 @@ package gate
 
 import (
 	"errors"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 )
-
-// load runs Load on a file ssegate.toml with this text.
-func load(t testing.TB, text string, env []string, flags map[string]string) (Config, []Notice, error) {
-	t.Helper()
-	t.Chdir(t.TempDir())
-	if err := os.WriteFile("ssegate.toml", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return Load("ssegate.toml", env, flags)
-}
 
 // one is the least that makes a file whole.
 const one = `[[upstream]]
@@ -42,7 +31,7 @@ func TestUpstreamFlagAlone(t *testing.T) {
 func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
 	f := func(file string, env []string, flags map[string]string, want string) {
 		t.Helper()
-		cfg, _, err := load(t, one+file, env, flags)
+		cfg, _, err := parse("ssegate.toml", one+file, env, flags)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,10 +51,10 @@ func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
 }
 
 func TestEnvironmentSetsEverySort(t *testing.T) {
-	cfg, notices, err := load(t, one, []string{
+	cfg, notices, err := parse("ssegate.toml", one, []string{
 		"SSEGATE_CLUSTER_REDIS=redis://:pw@h:6379/0",
 		"SSEGATE_CLUSTER_REDIRECT=true",
-		"SSEGATE_CLUSTER_REDIS_WAIT=2",
+		"SSEGATE_LIMITS_CONNECTIONS=2",
 		"SSEGATE_NODE_ADVERTISE=https://edge-1.example.com",
 		"SSEGATE_NODE_DRAIN_TIMEOUT=0",
 		"SSEGATE_LISTEN_TRUSTED_PROXIES=10.0.0.0/8, 192.168.0.1",
@@ -79,7 +68,7 @@ func TestEnvironmentSetsEverySort(t *testing.T) {
 	if err != nil || len(notices) > 0 {
 		t.Fatal(err, notices)
 	}
-	if cfg.Cluster.Redis != "redis://:pw@h:6379/0" || !cfg.Cluster.Redirect || cfg.Cluster.RedisWait != 2 ||
+	if cfg.Cluster.Redis != "redis://:pw@h:6379/0" || !cfg.Cluster.Redirect || cfg.Limits.Connections != 2 ||
 		cfg.Node.DrainTimeout != 0 || cfg.Listen.MaxHeader != 128*KiB {
 		t.Errorf("got\n%v", cfg)
 	}
@@ -98,7 +87,7 @@ balance = "least-connections"
 path = "/v1"
 heartbeat = "5s"
 `
-	cfg, _, err := load(t, named, []string{"SSEGATE_UPSTREAM=http://e:1"}, map[string]string{"upstream": "http://h:1, http://h:2/"})
+	cfg, _, err := parse("ssegate.toml", named, []string{"SSEGATE_UPSTREAM=http://e:1"}, map[string]string{"upstream": "http://h:1, http://h:2/"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,17 +103,17 @@ heartbeat = "5s"
 func TestFlagMistakes(t *testing.T) {
 	f := func(file string, env []string, flags map[string]string, want string) {
 		t.Helper()
-		_, _, err := load(t, file, env, flags)
+		_, _, err := parse("ssegate.toml", file, env, flags)
 		wantError(t, err, want)
 	}
 	f(one, nil, map[string]string{"listen.public": "8080", "listen.pubic": ":1"}, `
 2 mistakes in the configuration:
   -listen.pubic: is no flag of ssegate's
   -listen.public: listen.public: "8080" is no address to listen on: write "host:port", or ":port" for all interfaces`)
-	f(one, []string{"SSEGATE_CLUSTER_REDIRECT=yes", "SSEGATE_CLUSTER_REDIS_WAIT=two", "SSEGATE_LISTEN_IDLE_TIMEOUT=5", "SSEGATE_LISTEN_MAX_HEADER=1TB"}, nil, `
+	f(one, []string{"SSEGATE_CLUSTER_REDIRECT=yes", "SSEGATE_LIMITS_CONNECTIONS=two", "SSEGATE_LISTEN_IDLE_TIMEOUT=5", "SSEGATE_LISTEN_MAX_HEADER=1TB"}, nil, `
 4 mistakes in the configuration:
   SSEGATE_CLUSTER_REDIRECT: cluster.redirect: must be true or false, not "yes"
-  SSEGATE_CLUSTER_REDIS_WAIT: cluster.redis_wait: must be a whole number, not "two"
+  SSEGATE_LIMITS_CONNECTIONS: limits.connections: must be a whole number, not "two"
   SSEGATE_LISTEN_IDLE_TIMEOUT: listen.idle_timeout: "5" is no duration: write a number and its unit, such as "500ms", "15s" or "2m"
   SSEGATE_LISTEN_MAX_HEADER: listen.max_header: "1TB" is not a size: write a number and a unit, such as "64KiB" or "256MiB"`)
 	f(one+strings.ReplaceAll(one, `"a"`, `"b"`)+"[[route]]\nupstream = \"a\"\n", []string{"SSEGATE_UPSTREAM=http://h:1"}, nil, `
@@ -177,7 +166,7 @@ func wantError(t *testing.T, err error, want string) {
 func TestNotices(t *testing.T) {
 	f := func(text string, env []string, want ...string) {
 		t.Helper()
-		_, notices, err := load(t, text, env, nil)
+		_, notices, err := parse("ssegate.toml", text, env, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,7 +40,7 @@ redis = "redis://:hunter2@h1"
 rabbitmq = "amqp://u:hunter2@h2/"
 consul = "http://h3?token=hunter2"
 `
-	cfg, _, err := load(t, file, nil, nil)
+	cfg, _, err := parse("ssegate.toml", file, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,14 +69,14 @@ consul = "http://h3?token=hunter2"
 		} {
 			for _, key := range []string{"redis", "rabbitmq", "consul"} {
 				for _, quote := range []string{`"`, `'`, ""} {
-					_, notices, err := load(t, one+"[cluster]\n"+key+" = "+quote+url+quote+"\n", nil, nil)
+					_, notices, err := parse("ssegate.toml", one+"[cluster]\n"+key+" = "+quote+url+quote+"\n", nil, nil)
 					fmt.Fprintln(&out, notices, err)
 				}
-				_, notices, err := load(t, one, []string{"SSEGATE_CLUSTER_" + strings.ToUpper(key) + "=" + url}, map[string]string{"cluster." + key: url})
+				_, notices, err := parse("ssegate.toml", one, []string{"SSEGATE_CLUSTER_" + strings.ToUpper(key) + "=" + url}, map[string]string{"cluster." + key: url})
 				fmt.Fprintln(&out, notices, err)
 			}
 			// In a key where it has no place.
-			_, notices, err := load(t, one, []string{"SSEGATE_LISTEN_PUBLIC=" + url}, map[string]string{"upstream": url, "node.advertise": url})
+			_, notices, err := parse("ssegate.toml", one, []string{"SSEGATE_LISTEN_PUBLIC=" + url}, map[string]string{"upstream": url, "node.advertise": url})
 			fmt.Fprintln(&out, notices, err)
 		}
 	}
@@ -92,7 +92,7 @@ consul = "http://h3?token=hunter2"
 }
 
 func TestConfigLogsWhatDiffers(t *testing.T) {
-	cfg, _, err := load(t, one+`[cluster]
+	cfg, _, err := parse("ssegate.toml", one+`[cluster]
 redis = "redis://:hunter2@h"
 [[route]]
 heartbeat = "5s"
