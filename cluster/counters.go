@@ -9,12 +9,12 @@ import (
 )
 
 type counters struct {
-	logged, sent, received                  atomic.Uint64
-	logErrors, registryErrors, sendErrors   atomic.Uint64
-	lostUnroutable, lostRefused, lostOverfl atomic.Uint64
-	jumps, foundByCheck, gaps               atomic.Uint64
-	garbage, registryDropped                atomic.Uint64
-	nodesGone, takeovers, electionsUnheld   atomic.Uint64
+	logged, sent, received                        atomic.Uint64
+	logErrors, registryErrors, sendErrors         atomic.Uint64
+	lostUnroutable, lostRefused, lostOverfl       atomic.Uint64
+	jumps, foundByCheck, gaps                     atomic.Uint64
+	garbage, registryDropped                      atomic.Uint64
+	nodesGone, takeovers, electionsUnheld, landed atomic.Uint64
 }
 
 func (c *counters) lost(why bus.LostReason) {

@@ -237,7 +237,6 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	s.feed.Lock()
 	s.tail.Epoch = rec.Epoch
 	s.tail.Seq = max(s.tail.Seq, last.Pos.Seq)
-	s.hub.Skip(sse.Pos{Epoch: rec.Epoch, Seq: s.tail.Seq + 1})
 	s.logged.Store(s.tail.Seq)
 	s.mu.Lock()
 	s.rec = rec

@@ -35,6 +35,9 @@ var (
 	ErrLeaving = errors.New("cluster: node is leaving")
 )
 
+// ReasonMoved is why a follower left that was told to come back elsewhere.
+const ReasonMoved hub.Reason = "kicked:moved"
+
 // Config is what a Node is made of. All fields without a default are needed.
 type Config struct {
 	Self     registry.Node // ID with its boot nonce; Advertise and Internal
@@ -86,11 +89,12 @@ type Node struct {
 	lastID  uint64 // of the last call
 	ended   []*Stream
 
-	peers  atomic.Pointer[map[string]registry.Node] // live nodes as last listed
-	busUp  atomic.Bool
-	out    outbox
-	regs   registrar
-	lapsed time.Time // when our own lease was last found gone
+	peers   atomic.Pointer[map[string]registry.Node] // live nodes as last listed
+	busUp   atomic.Bool
+	aborted atomic.Bool
+	out     outbox
+	regs    registrar
+	lapsed  time.Time // when our own lease was last found gone
 
 	tag   [8]byte        // of our id, as edge ids bear it
 	wg    sync.WaitGroup // short-lived helpers: takeovers, follow-ups
@@ -161,6 +165,14 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-run.Done():
 	}
+	if n.aborted.Load() {
+		n.stop()
+		busStop()
+		cancel()
+		wg.Wait()
+		n.wg.Wait()
+		return nil
+	}
 	// Goodbyes outlive ctx, within a bound.
 	bye, byeCancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer byeCancel()
@@ -178,6 +190,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	return busErr
 }
+
+// Abort makes Run end without a goodbye, as if the process had died.
+func (n *Node) Abort() { n.aborted.Store(true) }
 
 // Peers returns the live nodes as last listed, by id.
 func (n *Node) Peers() map[string]registry.Node { return maps.Clone(*n.peers.Load()) }

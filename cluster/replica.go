@@ -181,11 +181,10 @@ func (s *Stream) receive(frames []sse.Frame) {
 	}
 	if frames[0].Pos.Seq > s.tail.Seq+1 {
 		s.node.count.jumps.Add(1)
-		s.hub.Skip(frames[0].Pos)
 	}
 	if s.tail.Seq == 0 || !s.eolKnown {
 		if eol, ok := eolOf(frames[0].Block); ok {
-			s.hub.SetEOL(eol)
+			s.SetEOL(eol)
 			s.eolKnown = true
 		}
 	}
@@ -321,8 +320,11 @@ func (s *Stream) readOn(ctx context.Context) {
 		if err != nil && !errors.Is(err, reconnect.ErrGap) {
 			return
 		}
+		if len(frames) == 0 {
+			return
+		}
 		s.receive(frames)
-		if len(frames) < page {
+		if ctx.Err() != nil || s.over.Load() {
 			return
 		}
 	}

@@ -53,6 +53,7 @@ type Stream struct {
 
 	owned atomic.Bool
 	over  atomic.Bool // an end frame was appended
+	eol   atomic.Uint32
 	quiet atomic.Bool // the registry is not to hear of it yet
 	begun chan struct{}
 
@@ -76,8 +77,9 @@ type Stream struct {
 	alone   *time.Timer
 	aloneAt atomic.Uint64 // Seq at which the last follower left; 0: there is company
 	waiting []question    // asked before the upstream answered
-	key     string
-	dirty   bool // the registry does not have rec yet
+	key     string        // attach key that it holds
+	print   string        // fingerprint that leads to it
+	dirty   bool          // the registry does not have rec yet
 	endedAt time.Time
 }
 
@@ -157,7 +159,7 @@ func (s *Stream) Abandon() {
 }
 
 func (s *Stream) source() hub.Source {
-	return reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
+	return &reconnect.Replayer{Log: s.node.cfg.Log, Stream: s.ID, EOL: s.lineEnd, Gaps: &s.node.count.gaps}
 }
 
 func (s *Stream) left(f *hub.Follower, why hub.Reason) {
@@ -282,7 +284,12 @@ func (s *Stream) Append(frames []sse.Frame) {
 }
 
 // SetEOL says which line end the stream is written in.
-func (s *Stream) SetEOL(eol sse.EOL) { s.hub.SetEOL(eol) }
+func (s *Stream) SetEOL(eol sse.EOL) {
+	s.eol.Store(uint32(eol))
+	s.hub.SetEOL(eol)
+}
+
+func (s *Stream) lineEnd() sse.EOL { return sse.EOL(s.eol.Load()) }
 
 // Wait keeps pace: it returns when the fastest follower is near enough for
 // the pump to read on, or with the context's error.
@@ -428,7 +435,7 @@ func (s *Stream) fenced() {
 		cancel(ErrFenced)
 	}
 	for f := range s.hub.All() {
-		f.Kick(hub.ReasonMoved, nil, false)
+		f.Kick(ReasonMoved, nil, false)
 	}
 	s.node.forget(s)
 }

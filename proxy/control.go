@@ -40,7 +40,7 @@ func (st *streams) control(x *exchange) (answered bool) {
 		st.p.refuse(x, "stream_unavailable", 2*time.Second)
 		return true
 	}
-	if route := st.p.routeNamed(rec.Route); route != nil {
+	if route := st.p.table.Load().Named(rec.Route); route != nil {
 		x.route = route
 	}
 	if x.method == "OPTIONS" {

@@ -24,11 +24,11 @@ func (st *streams) drain(ctx context.Context, move bool) {
 		if move {
 			for _, f := range st.movable(batch) {
 				c := f.Tag().(*client)
-				f.Kick(hub.ReasonMoved, bye(c.retry), false)
+				f.Kick(cluster.ReasonMoved, bye(c.retry), false)
 				moved++
 			}
 		}
-		st.drained.Add(int64(moved))
+		st.moved.Add(int64(moved))
 		if st.idle() {
 			return
 		}
@@ -83,7 +83,6 @@ func (st *streams) idle() bool {
 // close ends what is left: upstreams are cancelled, and their streams end
 // cut, unless another node can go on with them. It waits for the pumps.
 func (st *streams) close(ctx context.Context) {
-	st.stopping.Store(true)
 	st.stop(cluster.ErrLeaving)
 	done := make(chan struct{})
 	go func() { st.pumps.Wait(); close(done) }()

@@ -1,33 +1,31 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"hash"
-
-	"github.com/valyala/fasthttp"
+	"strings"
 )
 
 // principal is who a request comes from, as far as it can be proved: a hash of
 // Authorization and X-Api-Key, else of the cookies that the route names, else
 // nil for nobody in particular. An unverified claim is nobody's name.
-func principal(h *fasthttp.RequestHeader, route *Route) []byte {
-	auth, key := h.Peek("Authorization"), h.Peek("X-Api-Key")
-	if len(auth) > 0 || len(key) > 0 {
+func principal(x *exchange) []byte {
+	auth, key := x.header("Authorization"), x.header("X-Api-Key")
+	if auth != "" || key != "" {
 		sum := newSum("auth")
-		sum.add(auth)
-		sum.add(key)
+		sum.add([]byte(auth))
+		sum.add([]byte(key))
 		return sum.done()
 	}
 	var sum *summer
-	for _, name := range route.Bind {
-		if v := h.Cookie(name); len(v) > 0 {
+	for _, name := range x.route.Bind {
+		if v := x.cookie(name); v != "" {
 			if sum == nil {
 				sum = newSum("cookie")
 			}
 			sum.add([]byte(name))
-			sum.add(v)
+			sum.add([]byte(v))
 		}
 	}
 	if sum == nil {
@@ -36,11 +34,24 @@ func principal(h *fasthttp.RequestHeader, route *Route) []byte {
 	return sum.done()
 }
 
+// cookie is the value of a cookie as the client wrote it, "" for none.
+func (x *exchange) cookie(name string) string {
+	for line := range x.headers("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			k, v, _ := strings.Cut(pair, "=")
+			if strings.TrimSpace(k) == name {
+				return strings.TrimSpace(v)
+			}
+		}
+	}
+	return ""
+}
+
 // anonymousCookies reports whether the request bears cookies of which none
 // says whose it is: who it comes from is then not known, so nothing but an id
 // may lead it to a stream.
-func anonymousCookies(h *fasthttp.RequestHeader, who []byte) bool {
-	return len(who) == 0 && len(h.Peek("Cookie")) > 0
+func anonymousCookies(x *exchange, who []byte) bool {
+	return len(who) == 0 && x.header("Cookie") != ""
 }
 
 // samePrincipal compares in constant time.
@@ -66,26 +77,18 @@ func (s *summer) add(part []byte) {
 
 func (s *summer) done() []byte { return s.h.Sum(nil)[:16] }
 
-// withoutParam returns the query string without the named parameters, the
-// rest byte for byte.
-func withoutParam(query []byte, names ...string) []byte {
-	if len(query) == 0 {
-		return query
-	}
-	out := make([]byte, 0, len(query))
-	for part := range bytes.SplitSeq(query, []byte("&")) {
-		name, _, _ := bytes.Cut(part, []byte("="))
-		drop := false
-		for _, n := range names {
-			drop = drop || string(name) == n
-		}
-		if drop {
+// withoutParam returns a query string without a parameter, the rest byte for
+// byte.
+func withoutParam(query, name string) string {
+	var out strings.Builder
+	for part := range strings.SplitSeq(query, "&") {
+		if k, _, _ := strings.Cut(part, "="); k == name {
 			continue
 		}
-		if len(out) > 0 {
-			out = append(out, '&')
+		if out.Len() > 0 {
+			out.WriteByte('&')
 		}
-		out = append(out, part...)
+		out.WriteString(part)
 	}
-	return out
+	return out.String()
 }

@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// before sees every routed request before anything goes upstream. It answers
+// those that come back or join a running stream, and prepares the others.
+func (st *streams) before(x *exchange) (answered bool) {
+	if st.p.draining.Load() {
+		st.p.refuse(x, "draining", x.route.Retry)
+		return true
+	}
+	a := st.ask(x)
+	if x.route.Attach == AttachOff {
+		if a.edgeErr == nil {
+			x.setLastEventID(nil) // an edge id never goes upstream
+		}
+		return false
+	}
+	switch {
+	case a.edgeErr == nil:
+		return st.comeBack(x, a)
+	case errors.Is(a.edgeErr, reconnect.ErrDamagedEdgeID):
+		return st.unknown(x, a, "damaged_id")
+	}
+	if x.upload != nil {
+		x.upload.sumUpTo(x.route.AttachBodyLimit) // for the fingerprint
+	}
+	if len(a.lastID) > 0 && x.route.IDs != IDsEdge && x.route.IDs != IDsOff {
+		if st.byPrint(x, a) {
+			return true
+		}
+	}
+	switch x.route.Attach {
+	case AttachKey:
+		if key := st.attachKey(x); key != "" {
+			return st.join(x, a, key)
+		}
+	case AttachContent:
+		if !anonymousCookies(x, a.who) && x.readBody(x.route.AttachBodyLimit) {
+			return st.join(x, a, "content")
+		}
+	}
+	return st.firstByte(x, a)
+}
+
+// print is the fingerprint of a request: who, where and what.
+func (st *streams) print(x *exchange, a asks, bodySum [sha256.Size]byte) string {
+	s := newSum("print")
+	s.add(a.who)
+	s.add([]byte(x.route.Name))
+	s.add([]byte(x.method))
+	s.add([]byte(x.path))
+	s.add([]byte(withoutParam(x.query, lastIDParam)))
+	s.add(bodySum[:])
+	return hex.EncodeToString(s.done())
+}
+
+// byPrint serves a client that comes back with an id of the backend's, where
+// exactly one stream of the same request has it.
+func (st *streams) byPrint(x *exchange, a asks) bool {
+	if anonymousCookies(x, a.who) || !x.readBody(x.route.AttachBodyLimit) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	id, pos, err := st.node.ByPrint(ctx, st.print(x, a, sha256.Sum256(x.body)), a.lastID)
+	if err != nil {
+		return false // as without us: the backend is asked, with its id
+	}
+	s, err := st.node.Open(ctx, id, [8]byte{}, pos, func(registry.Record) cluster.Local { return st.local(x.route) })
+	if err != nil {
+		return false
+	}
+	return st.resume(x, a, s, pos)
+}
+
+// attachKey finds the key that a request bears, "" for none.
+func (st *streams) attachKey(x *exchange) string {
+	src := x.route.AttachKey
+	var key string
+	switch src.In {
+	case "header":
+		key = x.header(src.Name)
+	case "query":
+		key = x.param(src.Name)
+	case "json":
+		if x.readBody(x.route.AttachBodyLimit) {
+			key = jsonMember(x.body, src.Name)
+		}
+	}
+	if key == "" || !x.readBody(x.route.AttachBodyLimit) {
+		return ""
+	}
+	return key
+}
+
+// jsonMember finds a string or number at a path of dotted names.
+func jsonMember(body []byte, path string) string {
+	for name := range strings.SplitSeq(path, ".") {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(body, &object) != nil {
+			return ""
+		}
+		body = object[name]
+	}
+	var text string
+	if json.Unmarshal(body, &text) == nil {
+		return text
+	}
+	var number json.Number
+	if json.Unmarshal(body, &number) == nil {
+		return number.String()
+	}
+	return ""
+}
+
+// join lets the request join the stream that holds its key, or runs it as the
+// one that does. It answers unless nobody holds the key in the end.
+func (st *streams) join(x *exchange, a asks, key string) (answered bool) {
+	sum := sha256.Sum256(x.body)
+	s := newSum("key")
+	if x.route.Attach == AttachContent {
+		s.add([]byte(st.print(x, a, sha256.Sum256(x.body))))
+	} else {
+		s.add(a.who)
+		s.add([]byte(x.route.Name))
+		s.add([]byte(x.path))
+		s.add([]byte(key))
+	}
+	name := hex.EncodeToString(s.done())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer st.p.watch(x, cancel)()
+	for range 3 {
+		run := st.start(x.route, a, true)
+		now, won, err := st.node.Elect(ctx, name, run.s, sum[:], !x.route.AttachRefuse)
+		switch {
+		case errors.Is(err, cluster.ErrOtherBody):
+			run.giveUp(true)
+			st.p.fail(x, 422, "other_body", "the attach key was used with another request body")
+			return true
+		case err != nil:
+			run.giveUp(true)
+			st.p.refuse(x, "attach_unavailable", x.route.Retry)
+			return true
+		case won:
+			run.s.Announce()
+			st.run(x, a, run)
+			return true
+		}
+		run.giveUp(true)
+		wait, stop := context.WithTimeout(ctx, st.joinWait(x.route))
+		other, err := st.node.Join(wait, now, func(registry.Record) cluster.Local { return st.local(x.route) })
+		stop()
+		if err == nil {
+			return st.resume(x, a, other, sse.Pos{})
+		}
+		if !errors.Is(err, cluster.ErrUnknown) {
+			st.p.refuse(x, "attach_unavailable", x.route.Retry)
+			return true
+		}
+	}
+	return false // whoever held the key never became a stream: run without it
+}
+
+func (st *streams) joinWait(route *Route) time.Duration {
+	if t := route.Upstream.HeaderTimeout; t > 0 {
+		return t
+	}
+	return time.Hour
+}
+
+// giveUp forgets a stream that does not come to be; here says whether the
+// client's reference is still held.
+func (r *started) giveUp(here bool) {
+	r.s.Refuse()
+	if here {
+		r.s.Release()
+	}
+	r.cancel(nil)
+}

@@ -1,0 +1,32 @@
+package proxy
+
+import (
+	"context"
+)
+
+// Limits bound what clients may hold of a node. 0 means no limit.
+type Limits struct {
+	Connections  int // event streams, all together
+	PerIP        int
+	PerPrincipal int
+}
+
+// SetLimits swaps the limits; they hold for connections made from now on.
+func (p *Proxy) SetLimits(l Limits) { p.limits.Store(&l) }
+
+// DrainStreams empties the node of event streams, until ctx is done: clients
+// that can come back are moved, if there is somewhere to move them to, and the
+// others may finish. Drain must have been called before.
+func (p *Proxy) DrainStreams(ctx context.Context, move bool) {
+	if p.streams != nil {
+		p.streams.drain(ctx, move)
+	}
+}
+
+// CloseStreams ends the event streams that still run, and waits for that
+// within ctx.
+func (p *Proxy) CloseStreams(ctx context.Context) {
+	if p.streams != nil {
+		p.streams.close(ctx)
+	}
+}

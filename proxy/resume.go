@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// comeBack serves a client that bears an edge id.
+func (st *streams) comeBack(x *exchange, a asks) (answered bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s, err := st.node.Open(ctx, a.edge.Stream, a.edge.Owner, a.edge.Pos,
+		func(registry.Record) cluster.Local { return st.local(x.route) })
+	switch {
+	case errors.Is(err, cluster.ErrUnknown):
+		return st.unknown(x, a, "unknown_stream")
+	case err != nil:
+		st.p.refuse(x, "stream_unavailable", x.route.Retry)
+		return true
+	}
+	return st.resume(x, a, s, a.edge.Pos)
+}
+
+// resume attaches the client to s behind after, or says how the stream ended
+// when nothing follows. The caller's reference is used up.
+func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos) (answered bool) {
+	rec := s.Record()
+	if !samePrincipal(rec.Principal, a.who) {
+		s.Release()
+		st.p.fail(x, 403, "not_yours", "this stream was started by somebody else")
+		return true
+	}
+	if full := st.full(x, a); full != "" {
+		s.Release()
+		st.p.refuse(x, full, x.route.Retry)
+		return true
+	}
+	if rec.State == registry.StateEnded && st.nothingAfter(rec, after) {
+		s.Release()
+		return st.over(x, a, rec)
+	}
+	if rec.End == sse.EndLost {
+		st.mu.Lock()
+		st.told[rec.Stream] = time.Now()
+		st.mu.Unlock()
+	}
+	st.follow(x, s, decodeHead(rec.Head), a, after, true)
+	return true
+}
+
+// nothingAfter reports whether an ended stream has nothing more to say to who
+// has everything up to after: no event, and no loss that was not told yet.
+func (st *streams) nothingAfter(rec registry.Record, after sse.Pos) bool {
+	if after.Seq+1 < rec.Tail.Seq {
+		return false
+	}
+	if rec.End != sse.EndLost {
+		return true
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, told := st.told[rec.Stream]
+	return told
+}
+
+// over answers who comes back to a stream that has ended and has all of it.
+func (st *streams) over(x *exchange, a asks, rec registry.Record) (answered bool) {
+	switch {
+	case rec.End == sse.EndClean || rec.End == sse.EndCut || rec.End == sse.EndDetached:
+		if a.get {
+			// A feed, or a backend that marks nothing: as without us, but
+			// with its own last id and never with ours.
+			x.setLastEventID(rec.UpstreamID)
+			return false
+		}
+	case a.eventSource:
+		x.ctx.Response.Reset()
+		x.ctx.SetStatusCode(204) // the only answer that stops an EventSource
+		x.ctx.Response.Header.Set("X-Request-Id", x.reqID)
+		st.cors(x, decodeHead(rec.Head))
+		return true
+	}
+	st.emptyEnd(x, rec)
+	return true
+}
+
+// emptyEnd answers 200 with the head of the stream and no events.
+func (st *streams) emptyEnd(x *exchange, rec registry.Record) {
+	h := decodeHead(rec.Head)
+	x.ctx.Response.Reset()
+	x.ctx.SetStatusCode(h.Status)
+	x.ctx.Response.Header.Set("X-Request-Id", x.reqID)
+	x.ctx.Response.Header.Set(StreamHeader, rec.Stream.String())
+	x.ctx.Response.Header.Set("Cache-Control", "no-cache, no-transform")
+	x.ctx.SetContentType("text/event-stream")
+	if ct := h.field("Content-Type"); ct != "" {
+		x.ctx.SetContentType(ct)
+	}
+	st.cors(x, h)
+}
+
+// cors copies a stream's CORS fields where they hold for this origin.
+func (st *streams) cors(x *exchange, h *head) {
+	if !h.allows(asked{origin: x.header("Origin"), resumed: true}) {
+		return
+	}
+	for _, f := range h.Fields {
+		if len(f[0]) > 15 && f[0][:15] == "Access-Control-" {
+			x.ctx.Response.Header.Add(f[0], f[1])
+		}
+	}
+}
+
+// unknown answers a client whose edge id leads nowhere: a GET runs again, and
+// is told of the gap first; nothing else is ever run twice in silence.
+func (st *streams) unknown(x *exchange, a asks, reason string) (answered bool) {
+	if !a.get {
+		st.p.fail(x, 410, reason, "the stream of this Last-Event-ID is no longer known")
+		return true
+	}
+	x.setLastEventID(nil)
+	x.first = reconnect.GapBlock(&reconnect.Gap{From: a.edge.Pos.Seq + 1}, reason, sse.LF)
+	return false
+}

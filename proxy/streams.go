@@ -1,0 +1,311 @@
+package proxy
+
+import (
+	"context"
+	"encoding/hex"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/hub"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// streams is the half of a Proxy that knows event streams: it starts them,
+// lets clients come back to them, and holds the clients' connections.
+type streams struct {
+	p       *Proxy
+	node    *cluster.Node
+	hub     *hub.Hub
+	buffers readBuffers
+
+	pumps sync.WaitGroup
+	ctx   context.Context
+	stop  context.CancelCauseFunc
+
+	mu     sync.Mutex
+	held   map[string]*hub.Follower // by connection id
+	perIP  map[string]int
+	perWho map[string]int
+	told   map[sse.StreamID]time.Time // lost streams whose loss a client has been told of here
+	serial uint64
+
+	moved atomic.Int64 // followers that were told to come back elsewhere
+}
+
+func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) *streams {
+	st := &streams{
+		p: p, node: node, hub: h,
+		held: map[string]*hub.Follower{}, perIP: map[string]int{}, perWho: map[string]int{},
+		told: map[sse.StreamID]time.Time{},
+	}
+	st.ctx, st.stop = context.WithCancelCause(context.Background())
+	return st
+}
+
+// client is what is remembered of a follower's connection; the hub carries it
+// as the follower's tag.
+type client struct {
+	id        string
+	ip        string
+	who       string
+	resumable bool // comes back by itself: EventSource, or has come back before
+	retry     time.Duration
+	moved     bool // under streams.mu
+}
+
+// asks is what the stream half wants to know of a request.
+type asks struct {
+	eventSource bool // GET with Accept: text/event-stream
+	get         bool
+	lastID      []byte
+	edge        reconnect.EdgeID
+	edgeErr     error // nil: lastID is an edge id
+	who         []byte
+}
+
+// streamPart is what the stream half keeps of a request on its way.
+type streamPart struct {
+	first   []byte   // what is said before the first event
+}
+
+func (st *streams) ask(x *exchange) asks {
+	a := asks{
+		eventSource: x.eventSource(),
+		get:         x.method == "GET",
+		lastID:      []byte(x.lastEventID()),
+		who:         principal(x),
+		edgeErr:     reconnect.ErrNotEdgeID,
+	}
+	if len(a.lastID) > 0 {
+		a.edge, a.edgeErr = reconnect.ParseEdgeID(a.lastID)
+	}
+	return a
+}
+
+// lastEventID is where the client was, as its header says, or its query as
+// polyfills send it.
+func (x *exchange) lastEventID() string {
+	if id := x.header("Last-Event-ID"); id != "" {
+		return id
+	}
+	return x.param(lastIDParam)
+}
+
+const lastIDParam = "lastEventId"
+
+// param is the first value of a query parameter, decoded; "" where it is
+// missing or cannot be decoded.
+func (x *exchange) param(name string) string {
+	for part := range strings.SplitSeq(x.query, "&") {
+		k, v, _ := strings.Cut(part, "=")
+		if k == name {
+			v, err := url.QueryUnescape(v)
+			if err == nil {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+// setLastEventID makes id what the upstream is asked to go on from, nil for
+// nothing: an edge id never goes upstream, neither in the header nor in the
+// query.
+func (x *exchange) setLastEventID(id []byte) {
+	x.fields = slices.DeleteFunc(x.fields, func(f field) bool { return strings.EqualFold(f.name, "Last-Event-ID") })
+	if len(id) > 0 {
+		x.fields = append(x.fields, field{"Last-Event-ID", string(id)})
+	}
+	if strings.Contains(x.query, lastIDParam) {
+		x.query = withoutParam(x.query, lastIDParam)
+		x.uri = x.path
+		if x.query != "" {
+			x.uri += "?" + x.query
+		}
+	}
+}
+
+// accepts reports whether an Accept field names a media type outright.
+func accepts(accept []byte, media string) bool {
+	for part := range strings.SplitSeq(string(accept), ",") {
+		name, _, _ := strings.Cut(part, ";")
+		if strings.EqualFold(strings.TrimSpace(name), media) {
+			return true
+		}
+	}
+	return false
+}
+
+// local is how this node serves followers on a route.
+func (st *streams) local(route *Route) cluster.Local {
+	l := cluster.Local{Heartbeat: heartbeat(route), Slow: hub.SlowLog, Left: st.left}
+	if route.CutSlow {
+		l.Slow = hub.SlowCut
+	}
+	return l
+}
+
+// heartbeat is what a route writes into silence, in LF; the hub turns it to
+// the stream's line end.
+func heartbeat(route *Route) []byte {
+	switch route.HeartbeatStyle {
+	case HeartbeatLine:
+		return []byte(":\n")
+	case HeartbeatComment:
+		return []byte(":\n\n")
+	case HeartbeatEvent:
+		b, err := sse.AppendMessage(nil, &sse.Message{Data: []byte(route.HeartbeatData)}, sse.LF)
+		if err != nil {
+			return []byte(":\n")
+		}
+		return b
+	}
+	return nil
+}
+
+// spec is what a new stream is to know of the request that starts it.
+func (st *streams) spec(route *Route, who []byte, cancel context.CancelCauseFunc) cluster.Spec {
+	detach := route.DetachFor
+	if route.CancelOnLeave {
+		detach = 0
+	}
+	return cluster.Spec{
+		Route:     route.Name,
+		Principal: who,
+		Limits:    reconnect.Limits{Length: route.LogLength, TTL: route.LogTTL},
+		Local:     st.local(route),
+		DetachFor: detach,
+		JoinFor:   route.AttachFor,
+		Cancel:    cancel,
+	}
+}
+
+// started is a stream that waits for its upstream's answer.
+type started struct {
+	s      *cluster.Stream
+	ctx    context.Context // the upstream request's, and then the pump's
+	cancel context.CancelCauseFunc
+}
+
+// start makes a stream for a request that is about to go upstream. quiet
+// keeps it from the registry until it has won its key.
+func (st *streams) start(route *Route, a asks, quiet bool) *started {
+	ctx, cancel := context.WithCancelCause(st.ctx)
+	spec := st.spec(route, a.who, cancel)
+	spec.Quiet = quiet
+	return &started{s: st.node.Begin(spec), ctx: ctx, cancel: cancel}
+}
+
+// follow hands the client's connection over to the hub as a follower of s.
+// The caller's reference to s goes with it.
+func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after sse.Pos, resumed bool) {
+	rec := s.Record()
+	who := asked{
+		origin:  x.header("Origin"),
+		http11:  !x.http10,
+		resumed: resumed,
+		reqID:   x.reqID,
+		stream:  s.ID.String(),
+	}
+	if x.route.IDs == IDsOff {
+		who.stream = ""
+	}
+	o := hub.FollowOptions{
+		After:        after,
+		Head:         h.append(nil, who),
+		Chunked:      who.http11,
+		Heartbeat:    x.route.Heartbeat,
+		WriteTimeout: x.route.WriteTimeout,
+	}
+	if x.route.HeartbeatStyle == HeartbeatOff {
+		o.Heartbeat = 0
+	}
+	if x.route.Retry > 0 && !rec.UpstreamRetry && (a.eventSource || x.route.RetryToAll) {
+		o.Retry = reconnect.Jitter(x.route.Retry, nil)
+	}
+	c := &client{
+		id:        st.connectionID(),
+		ip:        x.remote.String(),
+		who:       hex.EncodeToString(a.who),
+		resumable: (a.eventSource || resumed) && x.route.IDs != IDsOff && x.route.Attach != AttachOff,
+		retry:     x.route.Retry,
+	}
+	o.Tag = c
+	st.count(c, 1)
+	since := time.Now()
+	st.node.Connected(registry.Connection{ID: c.id, Stream: s.ID, Remote: c.ip, Since: since})
+	x.ctx.HijackSetNoResponse(true)
+	x.ctx.Hijack(func(conn net.Conn) {
+		f := s.Follow(st.hub.Hold(conn), o)
+		st.mu.Lock()
+		if _, still := st.held[c.id]; still {
+			st.held[c.id] = f // unless it has left already
+		}
+		st.mu.Unlock()
+	})
+	st.mu.Lock()
+	st.held[c.id] = nil
+	st.mu.Unlock()
+}
+
+// left is the other end of follow.
+func (st *streams) left(f *hub.Follower, why hub.Reason) {
+	c, ok := f.Tag().(*client)
+	if !ok {
+		return
+	}
+	st.mu.Lock()
+	delete(st.held, c.id)
+	st.mu.Unlock()
+	st.count(c, -1)
+	st.node.Disconnected(c.id)
+}
+
+func (st *streams) connectionID() string {
+	st.mu.Lock()
+	st.serial++
+	n := st.serial
+	st.mu.Unlock()
+	return st.node.ID() + "-" + strconv.FormatUint(n, 36)
+}
+
+// count books a connection under its address and its principal.
+func (st *streams) count(c *client, by int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	add := func(m map[string]int, key string) {
+		if key == "" {
+			return
+		}
+		if m[key] += by; m[key] <= 0 {
+			delete(m, key)
+		}
+	}
+	add(st.perIP, c.ip)
+	add(st.perWho, c.who)
+}
+
+// full tells which limit one more connection would break, "" for none.
+func (st *streams) full(x *exchange, a asks) string {
+	l := st.p.limits.Load()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case l.Connections > 0 && len(st.held) >= l.Connections:
+		return "connections"
+	case l.PerIP > 0 && st.perIP[x.remote.String()] >= l.PerIP:
+		return "connections_per_ip"
+	case l.PerPrincipal > 0 && len(a.who) > 0 && st.perWho[hex.EncodeToString(a.who)] >= l.PerPrincipal:
+		return "connections_per_principal"
+	}
+	return ""
+}
