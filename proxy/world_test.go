@@ -107,7 +107,15 @@ func newHub(t *testing.T) *hub.Hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Close() })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error("hub:", err)
+		}
+	})
 	return h
 }
 
@@ -211,7 +219,7 @@ func readRequest(r *bufio.Reader) (string, error) {
 }
 
 // dial opens a connection to the gate.
-func (w *world) dial() *client {
+func (w *world) dial() *peer {
 	w.t.Helper()
 	c, err := net.Dial("tcp", w.addr)
 	if err != nil {
@@ -219,17 +227,17 @@ func (w *world) dial() *client {
 	}
 	w.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
-	return &client{TCPConn: c.(*net.TCPConn), t: w.t, r: bufio.NewReader(c)}
+	return &peer{TCPConn: c.(*net.TCPConn), t: w.t, r: bufio.NewReader(c)}
 }
 
-// client is a raw client of the gate.
-type client struct {
+// peer is a raw client of the gate.
+type peer struct {
 	*net.TCPConn
 	t *testing.T
 	r *bufio.Reader
 }
 
-func (c *client) send(text string) *client {
+func (c *peer) send(text string) *peer {
 	c.t.Helper()
 	if _, err := io.WriteString(c.TCPConn, text); err != nil {
 		c.t.Fatalf("sending: %v", err)
@@ -238,7 +246,7 @@ func (c *client) send(text string) *client {
 }
 
 // expect reads exactly these bytes.
-func (c *client) expect(text string) {
+func (c *peer) expect(text string) {
 	c.t.Helper()
 	got := make([]byte, len(text))
 	n, err := io.ReadFull(c.r, got)
@@ -248,7 +256,7 @@ func (c *client) expect(text string) {
 }
 
 // head reads up to the end of a head.
-func (c *client) head() string {
+func (c *peer) head() string {
 	c.t.Helper()
 	var all strings.Builder
 	for {
@@ -264,7 +272,7 @@ func (c *client) head() string {
 }
 
 // response reads a whole answer.
-func (c *client) response(method string) (*http.Response, string) {
+func (c *peer) response(method string) (*http.Response, string) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
@@ -278,7 +286,7 @@ func (c *client) response(method string) (*http.Response, string) {
 }
 
 // rest reads until the gate closes the connection.
-func (c *client) rest() (string, error) {
+func (c *peer) rest() (string, error) {
 	b, err := io.ReadAll(c.r)
 	return string(b), err
 }
