@@ -43,8 +43,6 @@ type Listen struct {
 	Internal          string        `toml:"internal"`                       // health, metrics, dashboard; "" = none
 	TrustedProxies    []string      `toml:"trusted_proxies"`                // addresses or CIDRs that may set X-Forwarded-*
 	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms"` // for a request's head to arrive whole
-	BodyTimeout       time.Duration `toml:"body_timeout" min:"10ms"`        // silence in the middle of a request's body
-	WriteTimeout      time.Duration `toml:"write_timeout" min:"10ms"`       // for a client to take one piece of an answer that is no event stream
 	IdleTimeout       time.Duration `toml:"idle_timeout" min:"10ms"`        // between two requests of a kept connection
 	MaxHeader         Size          `toml:"max_header" min:"4KiB"`          // request line and headers together
 }
@@ -62,7 +60,7 @@ type Cluster struct {
 	// CheckEvery is how often the one cleaner looks for dead nodes.
 	CheckEvery time.Duration `toml:"check_every" min:"10ms"`
 	TailCheck  time.Duration `toml:"tail_check" min:"10ms"`     // how often followers compare their place with the log's tail
-	Redirect   bool          `toml:"redirect"`                  // 307 new clients to the peer with fewest connections
+	Redirect   bool          `toml:"redirect" reload:"later"`   // 307 new clients to the peer with fewest connections
 	RedisWait  int           `toml:"redis_wait" reload:"later"` // replicas that must have a push before it is answered; 0 = none
 }
 
@@ -160,8 +158,6 @@ func Default() Config {
 			Public:            ":8080",
 			Internal:          "127.0.0.1:8089",
 			ReadHeaderTimeout: 10 * time.Second,
-			BodyTimeout:       time.Minute,
-			WriteTimeout:      time.Minute,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeader:         64 * KiB,
 		},

@@ -2,8 +2,12 @@ package gate
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -21,10 +25,7 @@ type setting struct{ def, reload string }
 func settings(t *testing.T) map[string]setting {
 	t.Helper()
 	all := map[string]setting{}
-	tables := map[string]reflect.Value{}
-	for name, v := range fields(reflect.ValueOf(Default())) {
-		tables[name] = v
-	}
+	tables := maps.Collect(fields(reflect.ValueOf(Default())))
 	tables["upstream"] = reflect.ValueOf(DefaultUpstream())
 	tables["route"] = reflect.ValueOf(DefaultRoute())
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -47,7 +48,7 @@ func settings(t *testing.T) map[string]setting {
 			all[key] = s
 		}
 	}
-	if len(all) < 80 {
+	if len(all) < 70 {
 		t.Fatalf("only %d keys found", len(all))
 	}
 	return all
@@ -185,4 +186,45 @@ trusted_proxies = ["10.0.0.0/8", "::1"]
 [cluster]
 redis = "redis://host:6379/0?pool_size=3"
 `)
+}
+
+// Somebody reads every key that may be set, and nobody one that may not: a key
+// without an effect would be a promise that is not kept.
+func TestEveryKeyIsRead(t *testing.T) {
+	read := map[string]bool{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasPrefix(name, "config") || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				read[s.Sel.Name] = true
+			}
+			return true
+		})
+	}
+	read["CA"], read["TrustedProxies"] = read["Roots"], read["TrustedNets"]
+	for f := range reflect.TypeFor[Config]().Fields() {
+		table := f.Type
+		if table.Kind() == reflect.Slice {
+			table = table.Elem()
+		}
+		for sub := range table.Fields() {
+			later := sub.Tag.Get("reload") == "later"
+			switch {
+			case !later && !read[sub.Name]:
+				t.Errorf("nobody reads %s.%s: read it, or tag it reload:\"later\"", f.Name, sub.Name)
+			case later && read[sub.Name]:
+				t.Errorf("%s.%s is read now: take its tag reload:\"later\" away", f.Name, sub.Name)
+			}
+		}
+	}
 }

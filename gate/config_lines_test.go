@@ -99,14 +99,16 @@ func TestRandomFiles(t *testing.T) {
 				tables[table] = append(tables[table], line)
 			}
 		}
-		text := one
+		var b strings.Builder
+		b.WriteString(one)
 		for _, table := range slices.Sorted(maps.Keys(tables)) {
 			form := "[%s]\n%s\n"
 			if table == "upstream" || table == "route" {
 				form = "[[%s]]\n%s\n"
 			}
-			text += fmt.Sprintf(form, table, strings.Join(tables[table], "\n"))
+			fmt.Fprintf(&b, form, table, strings.Join(tables[table], "\n"))
 		}
+		text := b.String()
 		cfg, _, err := parse("f", text, nil, nil)
 		if err == nil {
 			good++

@@ -53,7 +53,7 @@ func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
 func TestEnvironmentSetsEverySort(t *testing.T) {
 	cfg, notices, err := parse("ssegate.toml", one, []string{
 		"SSEGATE_CLUSTER_REDIS=redis://:pw@h:6379/0",
-		"SSEGATE_CLUSTER_REDIRECT=true",
+		"SSEGATE_LOG_SAMPLING=false",
 		"SSEGATE_LIMITS_CONNECTIONS=2",
 		"SSEGATE_NODE_ADVERTISE=https://edge-1.example.com",
 		"SSEGATE_NODE_DRAIN_TIMEOUT=0",
@@ -68,7 +68,7 @@ func TestEnvironmentSetsEverySort(t *testing.T) {
 	if err != nil || len(notices) > 0 {
 		t.Fatal(err, notices)
 	}
-	if cfg.Cluster.Redis != "redis://:pw@h:6379/0" || !cfg.Cluster.Redirect || cfg.Limits.Connections != 2 ||
+	if cfg.Cluster.Redis != "redis://:pw@h:6379/0" || cfg.Log.Sampling || cfg.Limits.Connections != 2 ||
 		cfg.Node.DrainTimeout != 0 || cfg.Listen.MaxHeader != 128*KiB {
 		t.Errorf("got\n%v", cfg)
 	}
@@ -110,12 +110,12 @@ func TestFlagMistakes(t *testing.T) {
 2 mistakes in the configuration:
   -listen.pubic: is no flag of ssegate's
   -listen.public: listen.public: "8080" is no address to listen on: write "host:port", or ":port" for all interfaces`)
-	f(one, []string{"SSEGATE_CLUSTER_REDIRECT=yes", "SSEGATE_LIMITS_CONNECTIONS=two", "SSEGATE_LISTEN_IDLE_TIMEOUT=5", "SSEGATE_LISTEN_MAX_HEADER=1TB"}, nil, `
+	f(one, []string{"SSEGATE_LOG_SAMPLING=yes", "SSEGATE_LIMITS_CONNECTIONS=two", "SSEGATE_LISTEN_IDLE_TIMEOUT=5", "SSEGATE_LISTEN_MAX_HEADER=1TB"}, nil, `
 4 mistakes in the configuration:
-  SSEGATE_CLUSTER_REDIRECT: cluster.redirect: must be true or false, not "yes"
   SSEGATE_LIMITS_CONNECTIONS: limits.connections: must be a whole number, not "two"
   SSEGATE_LISTEN_IDLE_TIMEOUT: listen.idle_timeout: "5" is no duration: write a number and its unit, such as "500ms", "15s" or "2m"
-  SSEGATE_LISTEN_MAX_HEADER: listen.max_header: "1TB" is not a size: write a number and a unit, such as "64KiB" or "256MiB"`)
+  SSEGATE_LISTEN_MAX_HEADER: listen.max_header: "1TB" is not a size: write a number and a unit, such as "64KiB" or "256MiB"
+  SSEGATE_LOG_SAMPLING: log.sampling: must be true or false, not "yes"`)
 	f(one+strings.ReplaceAll(one, `"a"`, `"b"`)+"[[route]]\nupstream = \"a\"\n", []string{"SSEGATE_UPSTREAM=http://h:1"}, nil, `
 one mistake in the configuration:
   SSEGATE_UPSTREAM: sets the targets of the only upstream, but ssegate.toml has 2: change them there`)
@@ -185,8 +185,6 @@ func TestNotices(t *testing.T) {
 	f(one+"[cluster]\nheartbeat = \"1s\"\nservice = \"edge\"\n", nil,
 		"ssegate.toml:5: cluster.heartbeat: has no effect without cluster.redis",
 		"ssegate.toml:6: cluster.service: has no effect without cluster.consul")
-	f(one+"[cluster]\nredis = \"redis://h\"\nredirect = true\n", nil,
-		"ssegate.toml:6: cluster.redirect: no node will send clients here, since node.advertise is empty")
 	f(one+`fail_for = "1s"
 max_fails = 0
 health_every = "1s"
