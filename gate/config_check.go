@@ -108,8 +108,8 @@ func (l *loader) checkCluster(cfg *Config) {
 	if c.RabbitMQ != "" && c.Redis == "" {
 		l.problem("cluster.rabbitmq", "needs cluster.redis: RabbitMQ carries events to other nodes, but what it loses is read from the log in Redis, and who owns which stream stands there too")
 	}
-	if c.Heartbeat > 0 && c.DeadAfter < 2*c.Heartbeat {
-		l.problem("cluster.dead_after", "must be at least twice cluster.heartbeat (%s), or one late heartbeat makes a node dead: write %q or more", c.Heartbeat, brief(2*c.Heartbeat))
+	if c.Heartbeat > 0 && c.DeadAfter/2 < c.Heartbeat {
+		l.problem("cluster.dead_after", "must be at least twice cluster.heartbeat (%s), or one late heartbeat makes a node dead: write %q or more", brief(c.Heartbeat), brief(2*c.Heartbeat))
 	}
 	def := Default().Cluster
 	for _, name := range []string{"heartbeat", "dead_after", "check_every", "tail_check"} {
