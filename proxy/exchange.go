@@ -110,12 +110,12 @@ func (x *exchange) end() {
 	}
 	if !x.wrote && !x.broken {
 		x.replyAs(&ctx.Response)
+		ctx.Response.Reset() // what fasthttp writes must fit into its buffer
 	}
 	if x.upload != nil {
 		x.upload.release(!x.broken)
 	}
 	ctx.Request.Header.SetMethod(fasthttp.MethodGet) // HEAD would skip WriteTo
-	ctx.Response.Reset()
 	if !x.keep || x.broken {
 		ctx.Response.SetConnectionClose()
 	}

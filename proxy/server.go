@@ -62,7 +62,6 @@ func headReceived(h *fasthttp.RequestHeader) (none fasthttp.RequestConfig) {
 // badHead answers a head that fasthttp could not read. fasthttp closes the
 // connection afterwards.
 func (p *Proxy) badHead(ctx *fasthttp.RequestCtx, err error) {
-	ctx.Response.Reset()
 	ctx.Response.SetBodyStream(answered{ctx.Conn(), nil}, 0)
 	status, reason, detail := http.StatusBadRequest, "bad_head", "the head of the request is not well-formed"
 	var small *fasthttp.ErrSmallBuffer
