@@ -76,3 +76,14 @@ type Bus interface {
 	// declared for this node (queues, subscriptions) is gone.
 	Run(ctx context.Context, h Handler) error
 }
+
+// CheckSize returns ErrTooBig when a Body is longer than MaxBody: what every
+// Send asks first.
+func CheckSize(msgs []Message) error {
+	for i := range msgs {
+		if len(msgs[i].Body) > MaxBody {
+			return ErrTooBig
+		}
+	}
+	return nil
+}
