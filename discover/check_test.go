@@ -141,7 +141,9 @@ func TestCheckReal(t *testing.T) {
 	b.Update([]discover.Endpoint{{ID: "srv", URL: srv.URL}, {ID: "gone", URL: gone.URL}})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { b.Check(ctx, discover.CheckConfig{Path: "/up", Every: 5 * time.Millisecond, Timeout: 10 * time.Second}) })
+	wg.Go(func() {
+		b.Check(ctx, discover.CheckConfig{Path: "/up", Every: 5 * time.Millisecond, Timeout: 10 * time.Second})
+	})
 	t.Cleanup(wg.Wait)
 	t.Cleanup(cancel)
 	until := func(srv, gone bool) {

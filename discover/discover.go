@@ -15,6 +15,7 @@ type Endpoint struct {
 type Peer struct {
 	ID        string // node id
 	Advertise string // public base URL, "" where none
+	Internal  string // address of the internal listener, "" where none
 }
 
 // ErrNoEndpoint says that a service has no endpoint at all now.
