@@ -622,10 +622,14 @@ func (f *Follower) nextLook() uint32 {
 	now := f.s.h.now()
 	in := f.timeout
 	if f.blocked {
-		in = f.blockedAt + f.timeout - now
-	} else if f.heartbeat > 0 {
+		in -= now - f.blockedAt
+	}
+	if f.heartbeat > 0 {
+		// Also while it is blocked: it may not be for long.
 		if silent := now - f.lastWrite; silent <= f.heartbeat {
 			in = min(in, f.heartbeat-silent)
+		} else {
+			in = min(in, f.heartbeat)
 		}
 	}
 	in++

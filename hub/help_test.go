@@ -238,6 +238,13 @@ func (l *leaver) options(o StreamOptions) StreamOptions {
 	return o
 }
 
+// why tells why f left; empty when it has not.
+func (l *leaver) why(f *Follower) Reason {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.left[f]
+}
+
 // next waits for one that leaves.
 func (l *leaver) next(t testing.TB) Reason {
 	t.Helper()

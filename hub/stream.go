@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -204,10 +203,8 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 		average = max(int(s.total/s.appended), 8)
 	}
 	frames := max(s.h.cfg.RingEvents/4, 1)
-	if enough := frames * average; enough < size {
-		size = max(1<<bits.Len(uint(enough)), minSegment)
-	}
-	size = max(size, need)
+	enough := frames * average
+	size = max(min(size, enough+enough/8), need)
 	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.total, epoch)
 	s.bytes += seg.cost()
 	s.h.budget.used.Add(seg.cost())
