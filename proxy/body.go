@@ -161,7 +161,7 @@ func (b *requestBody) ended(err error) error {
 	case !errors.Is(err, errBodySyntax) && !errors.Is(err, errBodyTooLarge):
 		err = errBodyCut
 	}
-	if err != io.EOF && b.err == nil {
+	if err != io.EOF && err != errBodyUnwanted && b.err == nil {
 		b.err = err
 	}
 	b.mu.Unlock()
