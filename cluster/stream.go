@@ -177,6 +177,9 @@ func (s *Stream) Record() registry.Record {
 	if t := s.hub.Tail(); rec.Tail.Before(t) {
 		rec.Tail = t
 	}
+	if end, ok := s.hub.Ended(); ok && rec.State < registry.StateEnded {
+		rec.State, rec.End = registry.StateEnded, end // a client that saw the end may be faster than finish
+	}
 	return rec
 }
 
@@ -247,6 +250,14 @@ func (s *Stream) SetUpstreamIDs(print string) {
 	if print != "" {
 		s.node.addPrint(print, s)
 	}
+}
+
+// SetUpstreamID says which of the backend's ids was its last, for a feed that
+// is asked again.
+func (s *Stream) SetUpstreamID(id []byte) {
+	s.mu.Lock()
+	s.rec.UpstreamID = id
+	s.mu.Unlock()
 }
 
 // SetUpstreamRetry says that the backend gives retry hints itself.

@@ -44,9 +44,6 @@ func (st *streams) open(x *exchange, a asks, run *started, up *answer) {
 		run.s.KeepRequest(x.keepRequest())
 	}
 	run.s.SetHead(keepHead(up.resp, x.header("Origin")).encode())
-	if x.first != nil {
-		run.s.Append([]sse.Frame{{Kind: sse.KindNote, Block: x.first}})
-	}
 }
 
 // run asks the upstream for a request that holds an attach key. Others may be
@@ -147,11 +144,7 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 			run.s.KeepRequest(x.keepRequest())
 		}
 		run.s.SetHead(h.encode())
-		notes := []sse.Frame{{Kind: sse.KindNote, Block: heartbeat(x.route)}}
-		if x.first != nil {
-			notes = append(notes, sse.Frame{Kind: sse.KindNote, Block: x.first})
-		}
-		run.s.Append(notes) // the first byte that the route asks for
+		x.first = append(heartbeat(x.route), x.first...) // the byte that the route asks for
 		print := st.printOf(x, a)
 		route := x.route
 		st.follow(x, run.s, h, a, sse.Pos{}, false)
@@ -200,6 +193,7 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	if context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil {
 		run.s.Abandon() // another node goes on with it
 	} else {
+		run.s.SetUpstreamID(p.lastID)
 		run.s.End(end, block)
 	}
 	stop()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/url"
 	"slices"
@@ -74,7 +75,7 @@ type asks struct {
 
 // streamPart is what the stream half keeps of a request on its way.
 type streamPart struct {
-	first   []byte   // what is said before the first event
+	first []byte // what this client is told before its first event: whole blocks or lines
 }
 
 func (st *streams) ask(x *exchange) asks {
@@ -221,7 +222,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	}
 	o := hub.FollowOptions{
 		After:        after,
-		Head:         h.append(nil, who),
+		Head:         appendFirst(h.append(nil, who), x.first, who.http11),
 		Chunked:      who.http11,
 		Heartbeat:    x.route.Heartbeat,
 		WriteTimeout: x.route.WriteTimeout,
@@ -255,6 +256,17 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	st.mu.Lock()
 	st.held[c.id] = nil
 	st.mu.Unlock()
+}
+
+// appendFirst puts what a client is told first behind its response head.
+func appendFirst(head, first []byte, chunked bool) []byte {
+	switch {
+	case len(first) == 0:
+		return head
+	case chunked:
+		return fmt.Appendf(head, "%x\r\n%s\r\n", len(first), first)
+	}
+	return append(head, first...)
 }
 
 // left is the other end of follow.

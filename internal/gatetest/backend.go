@@ -52,6 +52,7 @@ func NewBackend(t testing.TB) *Backend {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/count", b.count)
 	mux.HandleFunc("/hold", b.hold)
+	mux.HandleFunc("/hold/", b.hold)
 	mux.HandleFunc("/json", func(w http.ResponseWriter, r *http.Request) {
 		b.begin(r)
 		w.Header().Set("Content-Type", "application/json")
@@ -256,4 +257,10 @@ func FreePort(t testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// Refuse answers with a status and no stream.
+func (r *Run) Refuse(status int) {
+	r.w.WriteHeader(status)
+	r.End()
 }

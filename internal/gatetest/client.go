@@ -223,3 +223,9 @@ func Numbers(from, to int, done bool) []string {
 	}
 	return out
 }
+
+// Line reads one raw line.
+func (s *Stream) Line() (string, error) {
+	line, err := s.r.ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err
+}
