@@ -92,12 +92,21 @@ func testLength(t *testing.T, s *suite) {
 	s.wantLength(t, id, frames, length)
 	s.wantRead(t, id, sse.Pos{Epoch: 1, Seq: 3000 - length}, 1000, frames[3000-length:])
 
-	// A limit that is lowered holds from the next Append on; all in one.
-	more := run(1, 3001, 2000)
+	// A limit that is lowered holds from the next Append on.
+	more := run(1, 3001, 30)
 	if err := s.append1(t, id, reconnect.Limits{Length: 10}, more); err != nil {
 		t.Fatal(err)
 	}
-	s.wantLength(t, id, more, 10)
+	s.wantLength(t, id, append(frames, more...), 10)
+
+	// A batch longer than the limit.
+	for i := range 3 {
+		more = run(1, uint64(4000+700*i), 700)
+		if err := s.append1(t, id, reconnect.Limits{Length: 300}, more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.wantLength(t, id, more, 300)
 }
 
 // testLengthOverEpochs: fences do not take frames' places, and what an older
@@ -159,7 +168,9 @@ func testEmptied(t *testing.T, s *suite) {
 	if err := s.append1(t, id, reconnect.Limits{}, run(2, 21, 1)); !errors.Is(err, reconnect.ErrFenced) {
 		t.Errorf("old owner: %v", err)
 	}
-	s.mustAppend(t, id, run(3, 18, 5))
+	s.mustAppend(t, id, run(3, 18, 3)) // there already, as far as the log knows
+	s.wantGap(t, id, sse.Pos{}, 1, 20, nil)
+	s.mustAppend(t, id, run(3, 21, 2))
 	s.wantGap(t, id, sse.Pos{}, 1, 20, run(3, 21, 2))
 
 	s.Empty(t, s.Log, id)
