@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"ssegate/bus"
+	"ssegate/bus/rabbit"
+	"ssegate/bus/redisbus"
 	"ssegate/cluster"
 	"ssegate/discover"
 	"ssegate/discover/consul"
@@ -94,11 +96,11 @@ func openDrivers(cfg Config, node, advertise string, shared *Memory, log *zap.Lo
 	d.registry = redisreg.New(client, c.Prefix)
 	if c.RabbitMQ == "" {
 		d.kind, d.busName = "redis", "bus"
-		d.bus = newRedisBus(client, c.Prefix, node)
+		d.bus = redisbus.New(client, c.Prefix, node)
 		return d, nil
 	}
 	d.kind, d.busName = "redis+rabbitmq", "rabbitmq"
-	d.bus, err = newRabbit(string(c.RabbitMQ), c.Prefix, node)
+	d.bus, err = rabbit.New(rabbit.Config{URL: string(c.RabbitMQ), Prefix: c.Prefix, Node: node})
 	if err != nil {
 		d.close()
 		return nil, fmt.Errorf("cluster.rabbitmq: %w", err)

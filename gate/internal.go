@@ -91,13 +91,13 @@ func (g *Gate) dependencies(ctx context.Context) map[string]string {
 			mu.Unlock()
 		})
 	}
+	wg.Wait()
 	if g.drivers.busName != "" {
 		out[g.drivers.busName] = "up"
 		if !g.node.Stats().BusUp {
 			out[g.drivers.busName] = "down: not connected; followers are fed from the log"
 		}
 	}
-	wg.Wait()
 	return out
 }
 

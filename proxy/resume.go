@@ -45,11 +45,6 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 		s.Release()
 		return st.over(x, a, rec)
 	}
-	if rec.End == sse.EndLost {
-		st.mu.Lock()
-		st.told[rec.Stream] = time.Now()
-		st.mu.Unlock()
-	}
 	st.follow(x, s, decodeHead(rec.Head), a, after, true)
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -60,6 +61,7 @@ type client struct {
 	who       string
 	resumable bool // comes back by itself: EventSource, or has come back before
 	retry     time.Duration
+	stream    sse.StreamID
 	moved     bool // under streams.mu
 }
 
@@ -239,6 +241,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 		who:       hex.EncodeToString(a.who),
 		resumable: (a.eventSource || resumed) && x.route.IDs != IDsOff && x.route.Attach != AttachOff,
 		retry:     x.route.Retry,
+		stream:    s.ID,
 	}
 	o.Tag = c
 	st.count(c, 1)
@@ -277,9 +280,25 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 	}
 	st.mu.Lock()
 	delete(st.held, c.id)
+	if why == hub.ReasonLost {
+		st.tell(c.stream)
+	}
 	st.mu.Unlock()
 	st.count(c, -1)
 	st.node.Disconnected(c.id)
+}
+
+// toldFor is how long it is remembered that a loss was told.
+const toldFor = 10 * time.Minute
+
+// tell notes that a client has been told here that a stream is lost: who comes
+// back with nothing new to get need not hear it again. st.mu is held.
+func (st *streams) tell(id sse.StreamID) {
+	now := time.Now()
+	if len(st.told) >= 1024 {
+		maps.DeleteFunc(st.told, func(_ sse.StreamID, at time.Time) bool { return now.Sub(at) > toldFor })
+	}
+	st.told[id] = now
 }
 
 func (st *streams) connectionID() string {
