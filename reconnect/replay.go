@@ -1,6 +1,7 @@
 package reconnect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,48 +10,87 @@ import (
 	"ssegate/sse"
 )
 
-// Replayer reads one stream's log for followers whose place is no longer in
-// memory. What the log does not keep any more is said in the stream itself:
-// nothing is lost quietly. It may be used concurrently.
-type Replayer struct {
-	Log    Log
-	Stream sse.StreamID
-	EOL    func() sse.EOL // the stream's line end; nil: LF
-	Gaps   *atomic.Uint64 // counts gaps that were told; nil: nobody counts
+// GapEvent is the name of the event that tells a client which of its stream's
+// events it will never see. It has no id, and its data is
+//
+//	{"from":12,"to":40,"reason":"trimmed"}
+//
+// the first and last number that are missing, and one of the Gap reasons.
+const GapEvent = "ssegate.gap"
+
+// Why events are missing.
+const (
+	// GapTrimmed: they are older than what is kept, or never got there.
+	GapTrimmed = "trimmed"
+	// GapUnknown: the id that the client came back with is one of ours, but
+	// nothing is known of its stream any more. There are no numbers then.
+	GapUnknown = "unknown"
+)
+
+// AppendGap appends a whole GapEvent block. With to 0 the numbers are left
+// out.
+func AppendGap(dst []byte, from, to uint64, reason string, eol sse.EOL) []byte {
+	data := fmt.Appendf(nil, `{"reason":%q}`, reason)
+	if to > 0 {
+		data = fmt.Appendf(nil, `{"from":%d,"to":%d,"reason":%q}`, from, to, reason)
+	}
+	// The only error is a name with a line end.
+	dst, _ = sse.AppendMessage(dst, &sse.Message{Name: GapEvent, Data: data}, eol)
+	return dst
 }
 
-// Read is Log.Read, but a gap is told by a note that stands before the first
-// frame that is still kept.
+// Replayer reads one stream's log for followers whose place is no longer in
+// memory. It may be used concurrently.
+type Replayer struct {
+	log    Log
+	stream sse.StreamID
+	gaps   *atomic.Uint64
+	eol    atomic.Uint32
+}
+
+// NewReplayer returns a Replayer of a stream. Every gap that is told adds one
+// to gaps, if that is not nil.
+func NewReplayer(log Log, stream sse.StreamID, gaps *atomic.Uint64) *Replayer {
+	return &Replayer{log: log, stream: stream, gaps: gaps}
+}
+
+// SetEOL says which line end the stream has; it is needed only for a gap that
+// no event follows. Until then that is a line feed.
+func (r *Replayer) SetEOL(eol sse.EOL) { r.eol.Store(uint32(eol)) }
+
+// Read is [Log].Read, except that a *Gap is no error: a frame with a GapEvent
+// goes before those behind the gap, and on top of max. It is a KindNote, but
+// its Pos is where the gap ends, so that who has passed it on knows what to
+// ask for next, even if no frame follows. Other errors are the log's.
 func (r *Replayer) Read(ctx context.Context, after sse.Pos, max int) ([]sse.Frame, error) {
-	frames, err := r.Log.Read(ctx, r.Stream, after, max)
+	frames, err := r.log.Read(ctx, r.stream, after, max)
 	gap, ok := errors.AsType[*Gap](err)
-	if !ok || len(frames) == 0 {
+	if !ok {
 		return frames, err
 	}
-	if r.Gaps != nil {
-		r.Gaps.Add(1)
+	if r.gaps != nil {
+		r.gaps.Add(1)
 	}
-	eol := sse.LF
-	if r.EOL != nil {
-		eol = r.EOL()
+	note := sse.Frame{Kind: sse.KindNote, Pos: sse.Pos{Epoch: after.Epoch, Seq: gap.To}}
+	eol := sse.EOL(r.eol.Load())
+	if len(frames) > 0 {
+		note.Pos.Epoch = frames[0].Pos.Epoch
+		eol = eolOf(frames[0].Block, eol)
 	}
-	note := sse.Frame{Kind: sse.KindNote, Block: GapBlock(gap, "expired", eol)}
+	note.Block = AppendGap(nil, gap.From, gap.To, GapTrimmed, eol)
 	return append([]sse.Frame{note}, frames...), nil
 }
 
-// GapBlock is the event that tells a client which frames it will never get,
-// and why. It bears no id. A Gap without an end has To 0.
-func GapBlock(gap *Gap, reason string, eol sse.EOL) []byte {
-	to := "null"
-	if gap.To > 0 {
-		to = fmt.Sprint(gap.To)
+// eolOf is the line end of a block, or other if it has none.
+func eolOf(block []byte, other sse.EOL) sse.EOL {
+	i := bytes.IndexAny(block, "\r\n")
+	switch {
+	case i < 0:
+		return other
+	case block[i] == '\n':
+		return sse.LF
+	case i+1 < len(block) && block[i+1] == '\n':
+		return sse.CRLF
 	}
-	block, err := sse.AppendMessage(nil, &sse.Message{
-		Name: "ssegate.gap",
-		Data: fmt.Appendf(nil, `{"from":%d,"to":%s,"reason":%q}`, gap.From, to, reason),
-	}, eol)
-	if err != nil {
-		panic(err) // the name is our own, and data may be anything
-	}
-	return block
+	return sse.CR
 }
