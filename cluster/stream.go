@@ -53,7 +53,6 @@ type Stream struct {
 
 	owned atomic.Bool
 	over  atomic.Bool // an end frame was appended
-	eol   atomic.Uint32
 	quiet atomic.Bool // the registry is not to hear of it yet
 	begun chan struct{}
 
@@ -159,7 +158,7 @@ func (s *Stream) Abandon() {
 }
 
 func (s *Stream) source() hub.Source {
-	return &reconnect.Replayer{Log: s.node.cfg.Log, Stream: s.ID, EOL: s.lineEnd, Gaps: &s.node.count.gaps}
+	return reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
 }
 
 func (s *Stream) left(f *hub.Follower, why hub.Reason) {
@@ -295,12 +294,7 @@ func (s *Stream) Append(frames []sse.Frame) {
 }
 
 // SetEOL says which line end the stream is written in.
-func (s *Stream) SetEOL(eol sse.EOL) {
-	s.eol.Store(uint32(eol))
-	s.hub.SetEOL(eol)
-}
-
-func (s *Stream) lineEnd() sse.EOL { return sse.EOL(s.eol.Load()) }
+func (s *Stream) SetEOL(eol sse.EOL) { s.hub.SetEOL(eol) }
 
 // Wait keeps pace: it returns when the fastest follower is near enough for
 // the pump to read on, or with the context's error.

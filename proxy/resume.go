@@ -120,6 +120,6 @@ func (st *streams) unknown(x *exchange, a asks, reason string) (answered bool) {
 		return true
 	}
 	x.setLastEventID(nil)
-	x.first = reconnect.GapBlock(&reconnect.Gap{From: a.edge.Pos.Seq + 1}, reason, sse.LF)
+	x.first = reconnect.AppendGap(nil, a.edge.Pos.Seq+1, 0, reconnect.GapUnknown, sse.LF)
 	return false
 }

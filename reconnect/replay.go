@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 
 	"ssegate/sse"
@@ -15,7 +16,8 @@ import (
 //
 //	{"from":12,"to":40,"reason":"trimmed"}
 //
-// the first and last number that are missing, and one of the Gap reasons.
+// the first and last number that are missing, and one of the Gap reasons. to is
+// null where nobody knows it.
 const GapEvent = "ssegate.gap"
 
 // Why events are missing.
@@ -23,17 +25,17 @@ const (
 	// GapTrimmed: they are older than what is kept, or never got there.
 	GapTrimmed = "trimmed"
 	// GapUnknown: the id that the client came back with is one of ours, but
-	// nothing is known of its stream any more. There are no numbers then.
+	// nothing is known of its stream any more.
 	GapUnknown = "unknown"
 )
 
-// AppendGap appends a whole GapEvent block. With to 0 the numbers are left
-// out.
+// AppendGap appends a whole GapEvent block; to is 0 where nobody knows it.
 func AppendGap(dst []byte, from, to uint64, reason string, eol sse.EOL) []byte {
-	data := fmt.Appendf(nil, `{"reason":%q}`, reason)
+	last := "null"
 	if to > 0 {
-		data = fmt.Appendf(nil, `{"from":%d,"to":%d,"reason":%q}`, from, to, reason)
+		last = strconv.FormatUint(to, 10)
 	}
+	data := fmt.Appendf(nil, `{"from":%d,"to":%s,"reason":%q}`, from, last, reason)
 	// The only error is a name with a line end.
 	dst, _ = sse.AppendMessage(dst, &sse.Message{Name: GapEvent, Data: data}, eol)
 	return dst

@@ -95,8 +95,8 @@ func TestReplayerErrors(t *testing.T) {
 }
 
 func TestAppendGap(t *testing.T) {
-	got := string(reconnect.AppendGap([]byte("x\n\n"), 0, 0, reconnect.GapUnknown, sse.LF))
-	if want := "x\n\nevent: ssegate.gap\ndata: {\"reason\":\"unknown\"}\n\n"; got != want {
+	got := string(reconnect.AppendGap([]byte("x\n\n"), 7, 0, reconnect.GapUnknown, sse.LF))
+	if want := "x\n\nevent: ssegate.gap\ndata: {\"from\":7,\"to\":null,\"reason\":\"unknown\"}\n\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
