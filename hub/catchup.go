@@ -175,9 +175,6 @@ func (f *Follower) took(page []sse.Frame, err error) verdict {
 		return f.advance()
 	}
 	now := s.h.now()
-	if c.tries == 0 {
-		c.since = now
-	}
 	c.tries++
 	switch {
 	case err == nil && s.closed.Load():
@@ -286,6 +283,9 @@ func (p *catchUps) read(f *Follower) {
 		return
 	}
 	c.state = reading
+	if c.tries == 0 {
+		c.since = p.h.now()
+	}
 	after := sse.Pos{Epoch: f.epoch, Seq: f.seq.Load()}
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(p.h.ctx, readTimeout)

@@ -114,10 +114,7 @@ func (s *Stream) insert(f *Follower) {
 		f.slot = int32(len(s.slots))
 		s.slots = append(s.slots, f)
 	}
-	if s.count.Add(1) == 1 {
-		s.best.Store(0)
-		s.dirty = false
-	}
+	s.count.Add(1)
 	s.raise(f.seq.Load())
 }
 

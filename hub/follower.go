@@ -238,7 +238,8 @@ func (f *Follower) evict() {
 	var v verdict
 	if !f.blocked {
 		v = f.advance() // perhaps it was only not flushed yet
-	} else if f.state == following {
+	}
+	if f.blocked && f.state == following {
 		f.fallOff()
 		if f.s.o.Slow == SlowCut || f.s.o.Source == nil {
 			v = f.advance() // no page to be read and kept meanwhile
@@ -281,9 +282,6 @@ func (f *Follower) leaving(why Reason, how Closing) verdict {
 
 // enter moves the cursor to an entry of seg, or out of the ring.
 func (f *Follower) enter(seg *segment, at int32) {
-	if old := f.seg.Load(); old != nil {
-		old.readers.Add(-1)
-	}
 	f.idx, f.off, f.mid = at, 0, false
 	if seg != nil {
 		seg.readers.Add(1)
@@ -291,7 +289,10 @@ func (f *Follower) enter(seg *segment, at int32) {
 			f.off = seg.index[at-1].end
 		}
 	}
-	f.seg.Store(seg)
+	// Counted here or there all the time: whoever drops both sees it.
+	if old := f.seg.Swap(seg); old != nil {
+		old.readers.Add(-1)
+	}
 }
 
 // advance writes until there is nothing more, or no room. It is the only
@@ -537,9 +538,6 @@ func (f *Follower) block() verdict {
 		f.blockedAt = f.s.h.now()
 	}
 	f.parked.Store(true)
-	if seg := f.seg.Load(); seg != nil && seg.gone.Load() {
-		f.fallOff()
-	}
 	return verdict{}
 }
 

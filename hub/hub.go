@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,8 +184,6 @@ func (h *Hub) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Left = make(map[Reason]int64, len(c.left))
-	for why, n := range c.left {
-		s.Left[why] = n
-	}
+	maps.Copy(s.Left, c.left)
 	return s
 }

@@ -161,6 +161,38 @@ func TestComeAndGo(t *testing.T) {
 	}
 }
 
+// A Flush that comes while another is at work is not lost on those whom that
+// one has passed already.
+func TestFlushGoesRoundAgain(t *testing.T) {
+	h := still(t, Config{})
+	s := h.Open(StreamOptions{})
+	first, second := newFake(-1), &hookConn{}
+	s.Follow(first, FollowOptions{Chunked: true})
+	s.Follow(second, FollowOptions{Chunked: true})
+	s.Append(events(1, 1, 0))
+	second.hook = func() {
+		second.hook = nil
+		s.Append(events(2, 2, 0))
+		s.Flush() // by another goroutine, or from a callback
+	}
+	s.Flush()
+	seqs, _ := numbers(first.text())
+	consecutive(t, seqs, 1, 2)
+}
+
+// A hookConn takes everything and does something of its own.
+type hookConn struct {
+	nullConn
+	hook func()
+}
+
+func (c *hookConn) TryWrite(p []byte) (int, error) {
+	if c.hook != nil {
+		c.hook()
+	}
+	return c.nullConn.TryWrite(p)
+}
+
 // The fast path takes no lock of another stream's, of the budget or of the
 // wheel: with all of them taken, events still flow.
 func TestFlushNeedsNoBigLock(t *testing.T) {
@@ -273,7 +305,7 @@ func TestIdleFollowerMemory(t *testing.T) {
 		runtime.GC()
 		runtime.GC()
 		runtime.ReadMemStats(&m)
-		return m.HeapAlloc + m.StackInuse
+		return m.HeapAlloc
 	}
 	h := running(t, Config{})
 	s := h.Open(StreamOptions{Heartbeat: []byte(":\n")})
@@ -377,6 +409,28 @@ func TestWait(t *testing.T) {
 			t.Fatal("still waits after", what)
 		}
 		s.SetPace(0)
+	}
+}
+
+// When the fastest leaves, the next one is waited for.
+func TestWaitForTheNextFastest(t *testing.T) {
+	h := still(t, Config{RingEvents: 40})
+	s := h.Open(StreamOptions{})
+	fast, slow := newFake(-1), newFake(0)
+	f := s.Follow(fast, FollowOptions{Chunked: true})
+	s.Follow(slow, FollowOptions{Chunked: true})
+	s.Append(events(1, 100, 0))
+	s.Flush()
+	if err := s.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.end(ReasonClosed)
+	got := make(chan error, 1)
+	go func() { got <- s.Wait(t.Context()) }()
+	until(t, "waiting", func() bool { return s.want.Load() != 0 })
+	slow.open(-1)
+	if err := <-got; err != nil {
+		t.Fatal(err)
 	}
 }
 

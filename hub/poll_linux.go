@@ -127,18 +127,24 @@ func (p *poller) run() {
 			return
 		}
 		n = max(n, 0)
-		p.mu.Lock()
-		for i, ev := range events[:n] {
-			if s := &p.slots[ev.Fd]; s.gen == ev.Pad {
-				targets[i] = s.target
-			}
-		}
-		p.mu.Unlock()
+		p.find(events[:n], targets)
 		for i, t := range targets[:n] {
 			if t != nil {
 				t.event(events[i].Events)
 				targets[i] = nil
 			}
+		}
+	}
+}
+
+// find names whom the events are for; nobody where the slot has a new owner.
+func (p *poller) find(events []unix.EpollEvent, targets []target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, ev := range events {
+		targets[i] = nil
+		if s := &p.slots[ev.Fd]; s.gen == ev.Pad {
+			targets[i] = s.target
 		}
 	}
 }
@@ -188,7 +194,8 @@ type polledConn struct {
 	peer    Peer
 	at, gen int32
 	state   atomic.Uint32
-	armed   bool // EPOLLOUT is asked for; TryWrite's own
+	stall   uint32 // milliseconds
+	armed   bool   // EPOLLOUT is asked for; TryWrite's own
 }
 
 // A streamConn is a TCP or a Unix connection.
@@ -231,10 +238,10 @@ func (h *Hub) holdPolled(c net.Conn) Conn {
 }
 
 func (c *polledConn) Start(p Peer, stall time.Duration) error {
-	c.peer = p
+	c.peer, c.stall = p, uint32(stall.Milliseconds())
 	if _, ok := c.c.(*net.TCPConn); ok && stall > 0 {
 		c.raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.stall))
 		})
 	}
 	c.state.Store(connStarted)
@@ -309,7 +316,9 @@ func (c *polledConn) Close(how Closing) {
 			c.finish(false)
 		}
 	case how == CloseReset && c.state.CompareAndSwap(connStarted, connResetting):
-		if c.arrived() || !c.p.h.lingering.add(c, linger) {
+		// The kernel would go on delivering after a close, but not after a reset.
+		patience := max(linger, time.Duration(c.stall)*time.Millisecond)
+		if c.arrived() || !c.p.h.lingering.add(c, patience) {
 			c.finish(true)
 		}
 	case c.state.CompareAndSwap(connOpen, connClosed):

@@ -243,9 +243,13 @@ func TestSourceHangs(t *testing.T) {
 		l := newLeaver()
 		log := &memLog{gate: make(chan struct{})}
 		s := h.Open(l.options(StreamOptions{Source: log, First: sse.Pos{Epoch: 1, Seq: 10}}))
+		from := time.Now()
 		s.Follow(newFake(-1), FollowOptions{Chunked: true})
 		if why := l.next(t); why != ReasonSource {
 			t.Fatal("left:", why)
+		}
+		if d := time.Since(from); d < patience || d > patience+readTimeout+time.Second {
+			t.Errorf("cut after %v", d)
 		}
 		s.Follow(newFake(-1), FollowOptions{Chunked: true})
 		time.Sleep(time.Second)

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ssegate/sse"
 )
 
@@ -198,23 +200,67 @@ func TestFDReuse(t *testing.T) {
 	until(t, "all to leave", func() bool { return s.Followers() == 0 })
 }
 
-// An event for a slot that was given back finds nobody.
+// An event for a slot that was given back finds nobody, and closing twice
+// does not free what is another's by now.
 func TestStaleSlot(t *testing.T) {
 	h := running(t, Config{})
 	s := h.Open(StreamOptions{})
 	server, client := pair(t, false)
-	c := h.Hold(server)
+	c := h.Hold(server).(*polledConn)
 	f := s.Follow(c, FollowOptions{Chunked: true})
+	late := []unix.EpollEvent{{Fd: c.at, Pad: c.gen}}
+	found := make([]target, 1)
+	if h.poller.find(late, found); found[0] != target(c) {
+		t.Error("an event does not find its connection")
+	}
 	f.end(ReasonClosed)
 	if _, err := io.ReadAll(client); !errors.Is(err, syscall.ECONNRESET) {
 		t.Error(err)
 	}
-	// The same slot, another generation: closing again must not free it.
 	server2, client2 := pair(t, false)
-	s.Follow(h.Hold(server2), FollowOptions{Chunked: true})
+	c2 := h.Hold(server2).(*polledConn)
+	s.Follow(c2, FollowOptions{Chunked: true})
+	if c2.at != c.at {
+		t.Fatal("the slot was not used again")
+	}
+	if h.poller.find(late, found); found[0] != nil {
+		t.Error("a late event finds the new owner")
+	}
 	c.Close(CloseNow)
+	h.poller.release(c.at, c.gen)
 	client2.Close()
 	until(t, "the second to leave", func() bool { return s.Followers() == 0 })
+}
+
+// A reset comes after what was written, not instead of it.
+func TestResetComesLast(t *testing.T) {
+	h := running(t, Config{Tick: time.Millisecond})
+	l := newLeaver()
+	s := h.Open(l.options(StreamOptions{}))
+	server, client := pair(t, false)
+	client.SetReadBuffer(8 << 10)
+	f := s.Follow(h.Hold(server), FollowOptions{})
+	s.Append(events(1, 2000, 100))
+	s.Flush()
+	f.Kick("kicked:test", []byte("retry: 1\n"), false)
+	buf := make([]byte, 4096)
+	var all []byte
+	for {
+		n, err := client.Read(buf)
+		all = append(all, buf[:n]...)
+		if errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.next(t)
+	seqs, rest := numbers(string(all))
+	consecutive(t, seqs, 1, f.Pos().Seq)
+	if rest != "retry: 1\n" {
+		t.Errorf("the last words: %q", rest)
+	}
 }
 
 func TestWatch(t *testing.T) {
