@@ -55,6 +55,7 @@ type requestBody struct {
 
 	maxTrailer int
 	trailer    http.Header // what stood behind the last chunk; nil: nobody wants it
+	trailed    bool        // something stood there
 
 	sum     hash.Hash // of what was read; nil: nobody asked, or it is too much
 	sumLeft int64
@@ -253,6 +254,7 @@ func (b *requestBody) nextChunk() error {
 		if !ok || !isToken(name) || !isFieldValue(value) {
 			return errBodySyntax
 		}
+		b.trailed = true
 		if name = http.CanonicalHeaderKey(name); b.trailer != nil && mayTrail(name) {
 			b.trailer[name] = append(b.trailer[name], value)
 		}
@@ -309,12 +311,14 @@ func mayTrail(name string) bool {
 	return !isHop(name) && !strings.HasPrefix(name, "X-Forwarded-")
 }
 
-// lend hands the body to a transport, which gives it back with Close.
-func (b *requestBody) lend() io.ReadCloser {
+// lend hands the body to a transport, which gives it back with Close. Fields
+// behind the body go to trailer, unless that is nil.
+func (b *requestBody) lend(trailer http.Header) io.ReadCloser {
 	l := &lentBody{b: b, back: make(chan struct{})}
 	b.mu.Lock()
 	b.lent, b.dropped = l, false
 	b.mu.Unlock()
+	b.trailer = trailer
 	return l
 }
 
@@ -329,16 +333,27 @@ func (b *requestBody) interrupt() {
 	}
 }
 
+// lentBody is a body in the hands of a transport. While keep is set it keeps a
+// copy of the first bytes, in case they must be sent again.
 type lentBody struct {
 	b    *requestBody
-	used atomic.Bool
+	keep atomic.Bool
+	kept []byte
+	lost bool // more was read than kept
 	once sync.Once
 	back chan struct{}
 }
 
 func (l *lentBody) Read(p []byte) (int, error) {
-	l.used.Store(true)
-	return l.b.Read(p)
+	n, err := l.b.Read(p)
+	if n > 0 && !l.lost {
+		if l.keep.Load() && len(l.kept)+n <= replayable {
+			l.kept = append(l.kept, p[:n]...)
+		} else {
+			l.kept, l.lost = nil, true
+		}
+	}
+	return n, err
 }
 
 // Close tells that the transport will not read again.

@@ -555,4 +555,3 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		t.Errorf("counted %d", n)
 	}
 }
-

@@ -12,11 +12,9 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"ssegate/discover"
 )
@@ -35,86 +33,13 @@ var (
 const (
 	maxTries = 3 // endpoints that are asked for one request
 
-	// staleRetries is how often a kept connection may turn out to be dead
-	// before one is dialled for this request.
-	staleRetries = 3
+	// staleTries is how many kept connections may turn out to be closed.
+	staleTries = 4
+
+	// replayable is how much of a request body is kept for the case that its
+	// connection was closed already.
+	replayable = 16 << 10
 )
-
-// TransportOptions say how an upstream is reached. The zero value of a field
-// means its default.
-type TransportOptions struct {
-	ConnectTimeout time.Duration // TCP and TLS, each; 5 s
-	KeepIdle       time.Duration // how long a connection is kept for the next request; 4 s
-	MaxHeader      int64         // bytes of a response's head; 256 KiB
-	MaxIdle        int           // connections kept to one endpoint; 256
-	TLS            *tls.Config   // nil: the system's roots
-}
-
-// NewTransport makes the Transport of an Upstream. It speaks HTTP/1.1 only, as
-// upgrades need, and changes nothing of what it carries. Connections are kept
-// for a shorter time than the servers that are met most often do (5 s), so
-// that a request is seldom sent into one that is just being closed.
-func NewTransport(o TransportOptions) *http.Transport {
-	connect := orDefault(o.ConnectTimeout, 5*time.Second)
-	dialer := &net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}
-	idle := orDefault(o.MaxIdle, 256)
-	t := &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return &countedConn{Conn: c}, nil
-		},
-		TLSClientConfig:        o.TLS,
-		TLSHandshakeTimeout:    connect,
-		DisableCompression:     true,
-		MaxIdleConns:           0,
-		MaxIdleConnsPerHost:    idle,
-		IdleConnTimeout:        orDefault(o.KeepIdle, 4*time.Second),
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: orDefault(o.MaxHeader, 256<<10),
-		ReadBufferSize:         8 << 10,
-		Protocols:              new(http.Protocols),
-	}
-	t.Protocols.SetHTTP1(true)
-	return t
-}
-
-// dialError marks an error from before there was a connection.
-type dialError struct{ error }
-
-func (e *dialError) Unwrap() error { return e.error }
-
-// countedConn knows whether anything was ever sent on it, which decides
-// whether a request may be sent again.
-type countedConn struct {
-	net.Conn
-	sent   atomic.Int64
-	upload atomic.Pointer[requestBody] // of the last request
-}
-
-// Close ends the reading of an upload, which the transport would wait for.
-func (c *countedConn) Close() error {
-	err := c.Conn.Close()
-	if b := c.upload.Load(); b != nil {
-		b.interrupt()
-	}
-	return err
-}
-
-func (c *countedConn) Write(b []byte) (int, error) {
-	c.sent.Add(1) // before: a write that fails may have sent something
-	return c.Conn.Write(b)
-}
-
-// CloseWrite ends the sending half, for upgraded connections.
-func (c *countedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
 
 // sendOptions change what goes upstream. The zero value changes nothing.
 type sendOptions struct {
@@ -153,30 +78,32 @@ func (a *answer) cancelWith(ctx context.Context) (stop func() bool) {
 
 // attempt is what one try to send a request leaves behind.
 type attempt struct {
-	conn    *countedConn // nil: there never was a connection
-	sent    int64        // what conn had sent before
-	replied atomic.Bool  // a first byte came back
+	conn    *upstreamConn // nil: there never was a connection
+	before  int64         // bytes that conn had sent before
+	replied atomic.Bool   // a first byte came back
 }
 
 // on notes the connection that the request goes out on.
-func (t *attempt) on(c net.Conn, body *outBody) {
+func (t *attempt) on(info httptrace.GotConnInfo, body *outBody) {
+	c := info.Conn
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
 	}
-	if t.conn, _ = c.(*countedConn); t.conn == nil {
+	if t.conn, _ = c.(*upstreamConn); t.conn == nil {
 		return
 	}
-	t.sent = t.conn.sent.Load()
+	t.before = t.conn.sent.Load()
 	if body.lend {
+		body.x.upload.lent.keep.Store(info.Reused)
 		t.conn.upload.Store(body.x.upload)
 	} else {
 		t.conn.upload.Store(nil)
 	}
 }
 
-// nothingSent reports whether the upstream cannot have seen anything of the
+// unseen reports whether the upstream cannot have seen anything of the
 // request.
-func (t *attempt) nothingSent() bool { return t.conn == nil || t.conn.sent.Load() == t.sent }
+func (t *attempt) unseen() bool { return t.conn == nil || t.conn.deaf(t.before) }
 
 // roundTrip sends a request upstream and waits for the head of the answer. It
 // never sends a request again that may have reached a backend: another
@@ -188,7 +115,7 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 	body := p.bodyOf(x, &o)
 	try := &attempt{}
 	trace := &httptrace.ClientTrace{
-		GotConn:              func(info httptrace.GotConnInfo) { try.on(info.Conn, body) },
+		GotConn:              func(info httptrace.GotConnInfo) { try.on(info, body) },
 		GotFirstResponseByte: func() { try.replied.Store(true) },
 	}
 	if !x.http10 && x.ctx != nil {
@@ -232,23 +159,25 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 		switch cause := context.Cause(ctx); {
 		case cause != nil:
 			err = cause
-		case try.conn != nil && !try.replied.Load():
+		case try.conn == nil:
+			err = &connectError{err}
+		case !try.replied.Load():
 			err = fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
-		again := ctx.Err() == nil && try.nothingSent() && body.unread()
+		again := ctx.Err() == nil && try.unseen() && body.rewind()
 		switch {
 		case errors.Is(err, errHeaderTimeout):
 			pick.Done(err)
 		case ctx.Err() != nil, body.failed() != nil, again && try.conn != nil:
-			pick.Done(context.Canceled) // nobody's fault but ours or the client's
+			pick.Done(context.Canceled) // nobody's fault, or the client's
 		default:
 			pick.Done(err)
 		}
-		if again && try.conn != nil && stale < staleRetries {
-			stale++ // a kept connection that was dead
-			continue
-		}
-		if tried = append(tried, pick.ID); again && try.conn == nil && len(tried) < maxTries && p.another(up, tried) {
+		if again && try.conn != nil {
+			if stale++; stale < staleTries {
+				continue // the next kept connection, or a new one
+			}
+		} else if tried = append(tried, pick.ID); again && len(tried) < maxTries && p.another(up, tried) {
 			continue
 		}
 		if bad := body.failed(); bad != nil {
@@ -331,27 +260,30 @@ func (p *Proxy) bodyOf(x *exchange, o *sendOptions) *outBody {
 // again whose connection died, and so run it twice.
 func (b *outBody) attach(req *http.Request) {
 	req.Body, req.ContentLength, req.TransferEncoding, req.Trailer = nil, 0, nil, nil
+	var rest io.ReadCloser
 	switch {
+	case b.lend && b.x.upload.chunked:
+		req.ContentLength, req.TransferEncoding = -1, chunkedCoding
+		req.Trailer = b.x.trailers()
+		rest = b.x.upload.lend(req.Trailer)
 	case b.lend:
-		up := b.x.upload
-		req.Body = up.lend()
-		if up.chunked {
-			req.ContentLength, req.TransferEncoding = -1, chunkedCoding
-			req.Trailer = b.x.trailers()
-			up.trailer = req.Trailer
-		} else {
-			req.ContentLength = up.size
-		}
-		if len(b.bytes) > 0 {
-			req.Body = &prefixed{ReadCloser: req.Body, before: b.bytes}
-		}
+		req.ContentLength = b.x.upload.size
+		rest = b.x.upload.lend(nil)
 	case len(b.bytes) > 0:
-		req.Body = io.NopCloser(bytes.NewReader(b.bytes))
 		req.ContentLength = int64(len(b.bytes))
 	case req.Method == http.MethodPost || req.Method == http.MethodPut || req.Method == http.MethodPatch:
-		// These are never sent twice, and are to say Content-Length: 0.
+		return // these are never sent twice, and are to say Content-Length: 0
 	default:
 		req.Body, req.TransferEncoding = noBody{}, identityCoding
+		return
+	}
+	switch {
+	case len(b.bytes) == 0:
+		req.Body = rest
+	case rest == nil:
+		req.Body = io.NopCloser(bytes.NewReader(b.bytes))
+	default:
+		req.Body = &prefixed{ReadCloser: rest, before: b.bytes}
 	}
 }
 
@@ -360,15 +292,19 @@ var (
 	identityCoding = []string{"identity"} // writes no header; nothing then probes the body
 )
 
-// unread reports whether the whole body can still be sent. The transport must
-// have failed before.
-func (b *outBody) unread() bool {
+// rewind makes the body ready to be sent again from its start, and reports
+// whether it could. The transport must have failed before.
+func (b *outBody) rewind() bool {
 	if !b.lend {
 		return true
 	}
 	lent := b.x.upload.lent
 	<-lent.back
-	return !lent.used.Load()
+	if b.x.upload.failed() != nil || lent.lost || b.x.upload.trailed {
+		return false
+	}
+	b.bytes = append(b.bytes, lent.kept...)
+	return true
 }
 
 // failed is why the client's body did not come, nil when that is not so.
@@ -416,7 +352,7 @@ func (x *exchange) trailers() http.Header {
 
 // why gives an error of roundTrip its status and its reason.
 func why(err error) refusal {
-	var dial *dialError
+	var connect *connectError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, errTarget):
@@ -431,13 +367,14 @@ func why(err error) refusal {
 		return refusal{http.StatusServiceUnavailable, "no_endpoint", "the upstream has no endpoint"}
 	case errors.Is(err, errHeaderTimeout):
 		return refusal{http.StatusGatewayTimeout, "upstream_timeout", "the upstream did not answer in time"}
-	case errors.As(err, &dial):
-		if errors.Is(err, os.ErrDeadlineExceeded) || isTimeout(err) {
+	case errors.As(err, &connect):
+		switch {
+		case isTimeout(err):
 			return refusal{http.StatusGatewayTimeout, "upstream_connect_timeout", "the upstream could not be reached in time"}
+		case errors.As(err, &record), isTLS(err):
+			return refusal{http.StatusBadGateway, "upstream_tls", "no secure connection to the upstream came about"}
 		}
 		return refusal{http.StatusBadGateway, "upstream_unreachable", "the upstream could not be reached"}
-	case errors.As(err, &record), isTLS(err):
-		return refusal{http.StatusBadGateway, "upstream_tls", "no secure connection to the upstream came about"}
 	case isTimeout(err):
 		return refusal{http.StatusGatewayTimeout, "upstream_timeout", "the upstream did not answer in time"}
 	case errors.Is(err, errNoAnswer):

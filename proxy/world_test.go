@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +27,7 @@ const patience = 20 * time.Second
 
 // TestMain fails when a test left a goroutine behind.
 func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // net/http tells there of upstreams that say too much
 	before := len(goroutines())
 	code := m.Run()
 	for end := time.Now().Add(5 * time.Second); code == 0; time.Sleep(10 * time.Millisecond) {

@@ -1,0 +1,297 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ssegate/discover"
+)
+
+// closedPort is an address that refuses connections.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func TestUnreachable(t *testing.T) {
+	newWorld(t, nil).fails(503, "no_endpoint")
+	newWorld(t, []string{closedPort(t)}).fails(502, "upstream_unreachable")
+	// HTTP where TLS was expected.
+	plain := newWorld(t, []string{canned(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")})
+	plain.bal.Update([]discover.Endpoint{{ID: "tls", URL: "https://" + rawBackend(t, func(c net.Conn, _ *bufio.Reader) {
+		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})}})
+	plain.fails(502, "upstream_tls")
+}
+
+// fails sees a GET fail with this status and reason, and no address told.
+func (w *world) fails(status int, reason string) {
+	w.t.Helper()
+	resp, body := w.get("/")
+	if resp.StatusCode != status || !strings.Contains(body, `"reason":"`+reason+`"`) {
+		w.t.Errorf("%d %s, want %d %s", resp.StatusCode, body, status, reason)
+	}
+	if strings.Contains(body, "127.0.0.1") {
+		w.t.Errorf("the answer tells an address: %s", body)
+	}
+}
+
+// A request that nobody can have seen goes to another endpoint, body and all.
+func TestNextEndpoint(t *testing.T) {
+	var runs atomic.Int64
+	alive := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		runs.Add(1)
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "got %d", len(body))
+	})
+	w := newWorld(t, []string{closedPort(t), closedPort(t), alive})
+	for i := range 6 {
+		resp, err := http.Post(w.url+"/", "text/plain", strings.NewReader(strings.Repeat("x", 100_000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(body) != "got 100000" {
+			t.Errorf("request %d: %d %s", i, resp.StatusCode, body)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if n := runs.Load(); n != 6 {
+		t.Errorf("6 requests ran %d times", n)
+	}
+	settled(t, w.bal)
+}
+
+// A request that somebody may have seen is never sent again: not to another
+// endpoint, and not because a kept connection died under it.
+func TestNeverTwice(t *testing.T) {
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"DELETE / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 3\r\n\r\nabc",
+		"POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: h\r\nX-Idempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	} {
+		for _, reset := range []bool{false, true} {
+			var runs atomic.Int64
+			// Answers the first request, and dies having read the second one.
+			dies := rawBackend(t, func(c net.Conn, r *bufio.Reader) {
+				for range 2 {
+					if _, err := readRequest(r); err != nil {
+						return
+					}
+					if runs.Add(1)%2 == 1 {
+						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					}
+				}
+				if reset {
+					c.(*net.TCPConn).SetLinger(0)
+				}
+			})
+			w := newWorld(t, []string{dies, dies})
+			w.bal.Update([]discover.Endpoint{{ID: "a", URL: "http://" + dies}, {ID: "b", URL: "http://" + dies}})
+			c := w.dial()
+			method, _, _ := strings.Cut(request, " ")
+			c.send(request)
+			if resp, _ := c.response(method); resp.StatusCode != 200 {
+				t.Fatalf("%q: %d", request, resp.StatusCode)
+			}
+			c.send(request)
+			if resp, body := c.response(method); resp.StatusCode != 502 || method != "HEAD" && !strings.Contains(body, `"upstream_closed"`) {
+				t.Errorf("%q: %d %s", request, resp.StatusCode, body)
+			}
+			if n := runs.Load(); n != 2 {
+				t.Errorf("%q, reset %v: two requests ran %d times", request, reset, n)
+			}
+		}
+	}
+}
+
+// Kept connections that the backend has closed meanwhile do no harm.
+func TestStaleConnections(t *testing.T) {
+	var mu sync.Mutex
+	var open []net.Conn
+	runs := make(chan string, 10)
+	addr := rawBackend(t, func(c net.Conn, r *bufio.Reader) {
+		mu.Lock()
+		open = append(open, c)
+		mu.Unlock()
+		for {
+			got, err := readRequest(r)
+			if err != nil {
+				return
+			}
+			runs <- got
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	w := newWorld(t, []string{addr})
+	c := w.dial()
+	for i := range 400 {
+		request := "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+		switch i / 2 % 4 {
+		case 0:
+			request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+		case 1:
+			request = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+		case 2:
+			request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000\r\n\r\n" + strings.Repeat("x", 10000)
+		}
+		c.send(request)
+		resp, body := c.response("POST")
+		if resp.StatusCode != 200 {
+			t.Fatalf("request %d: %s", i, body)
+		}
+		if got := <-runs; len(got) < len(request) {
+			t.Fatalf("request %d arrived as %.500q", i, got)
+		}
+		if len(runs) > 0 {
+			t.Fatalf("request %d ran twice", i)
+		}
+		mu.Lock()
+		for _, c := range open {
+			c.Close()
+		}
+		open = open[:0]
+		mu.Unlock()
+		if i%2 == 0 {
+			time.Sleep(time.Millisecond) // so that the gate may have seen it
+		}
+	}
+}
+
+func TestFailuresAreTold(t *testing.T) {
+	dies := rawBackend(t, func(c net.Conn, r *bufio.Reader) { readRequest(r) })
+	alive := canned(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	w := newWorld(t, []string{dies, alive})
+	bal := discover.NewBalancer(discover.BalancerConfig{MaxFails: 2, FailFor: time.Hour})
+	bal.Update([]discover.Endpoint{{ID: "dies", URL: "http://" + dies}, {ID: "alive", URL: "http://" + alive}})
+	w.route.Upstream.Balancer = bal
+	failed := 0
+	for range 20 {
+		if resp, _ := w.get("/"); resp.StatusCode != 200 {
+			failed++
+		}
+	}
+	if failed != 2 {
+		t.Errorf("%d requests failed before the endpoint was set aside", failed)
+	}
+	settled(t, bal)
+}
+
+// A client's mistakes and departures are not held against an endpoint.
+func TestClientsFaults(t *testing.T) {
+	reached := make(chan bool, 10)
+	addr := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		reached <- true
+		io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	w := newWorld(t, []string{addr})
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc",
+		"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+	} {
+		c := w.dial()
+		c.send(request)
+		wait(t, "the backend", reached)
+		c.Close()
+	}
+	for _, s := range settled(t, w.bal) {
+		if s.Failed != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// settled waits until no request is in flight.
+func settled(t *testing.T, bal *discover.Balancer) []discover.Status {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		list := bal.Snapshot()
+		if !slices.ContainsFunc(list, func(s discover.Status) bool { return s.Active != 0 }) {
+			return list
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still active: %+v", list)
+		}
+	}
+}
+
+// Close ends what waits for an upstream.
+func TestClose(t *testing.T) {
+	reached := make(chan bool, 1)
+	addr := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		reached <- true
+		<-r.Context().Done()
+	})
+	w := newWorld(t, []string{addr})
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	wait(t, "the backend", reached)
+	w.p.Drain()
+	if err := w.p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	resp, body := c.response("GET")
+	if resp.StatusCode != 503 || !strings.Contains(body, `"shutting_down"`) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+func TestDrainClosesConnections(t *testing.T) {
+	w := newWorld(t, []string{canned(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")})
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if resp, _ := c.response("GET"); resp.Close {
+		t.Error("closed before the drain")
+	}
+	w.p.Drain()
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if resp, body := c.response("GET"); !resp.Close || body != "ok" {
+		t.Errorf("close %v, %q", resp.Close, body)
+	}
+	if rest, err := c.rest(); rest != "" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+// A table is swapped at once, and a request in flight keeps its route.
+func TestSetTable(t *testing.T) {
+	reached, go_ := make(chan bool), make(chan bool)
+	slow := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		reached <- true
+		<-go_
+		io.WriteString(w, "old")
+	})
+	w := newWorld(t, []string{slow})
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	wait(t, "the backend", reached)
+	w.p.SetTable(NewTable(nil))
+	if resp, body := w.get("/"); resp.StatusCode != 404 || !strings.Contains(body, `"no_route"`) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	close(go_)
+	if _, body := c.response("GET"); body != "old" {
+		t.Errorf("%q", body)
+	}
+}
