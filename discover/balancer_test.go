@@ -96,6 +96,11 @@ func TestLeastConnections(t *testing.T) {
 	b.gives(nil, "b", "b")
 	held["a"][0].Done(errors.New("cut"))
 	b.gives(nil, "b") // still less than a's one
+	for i, want := range []int{1, 0, 2} {
+		if got := b.Snapshot()[i].Active; got != want {
+			t.Errorf("%d in flight to %s, want %d", got, b.Snapshot()[i].ID, want)
+		}
+	}
 }
 
 // TestSetAside: MaxFails failures in a row set an endpoint aside for FailFor,
@@ -153,17 +158,23 @@ func TestSetAside(t *testing.T) {
 func TestAllAside(t *testing.T) {
 	const failFor = 10 * time.Second
 	b := newBench(t, discover.BalancerConfig{MaxFails: 1, FailFor: failFor}, "a", "b", "c")
-	for _, id := range []string{"b", "c", "a"} {
+	for _, id := range []string{"b", "a", "c"} { // which is not the turn
 		others := slices.DeleteFunc([]string{"a", "b", "c"}, func(s string) bool { return s == id })
 		p := b.pick(others...)
 		p.Done(errRefused)
 		b.now = b.now.Add(time.Second)
 	}
 	b.gives(errRefused, "b") // and is due last now
-	b.gives(errRefused, "c")
+	b.now = b.now.Add(time.Millisecond)
 	b.gives(errRefused, "a")
-	if p := b.pick("b", "c"); p.ID != "a" {
-		t.Errorf("%s, want a", p.ID)
+	b.now = b.now.Add(time.Millisecond)
+	b.gives(errRefused, "c")
+	if p := b.pick("a", "b"); p.ID != "c" {
+		t.Errorf("%s, want c", p.ID)
+	}
+	first, second := b.pick(), b.pick() // who is being tried comes last
+	if first.ID != "b" || second.ID != "a" {
+		t.Errorf("%s and %s, want b and a", first.ID, second.ID)
 	}
 	one := newBench(t, discover.BalancerConfig{MaxFails: 1}, "only")
 	one.gives(errRefused, "only", "only", "only")

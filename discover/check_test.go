@@ -124,6 +124,35 @@ func TestCheckTimes(t *testing.T) {
 	})
 }
 
+// TestDownIsTheLastResort: an endpoint that fails its checks is chosen after
+// one that has failed requests.
+func TestDownIsTheLastResort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := discover.NewBalancer(discover.BalancerConfig{MaxFails: 1, FailFor: time.Hour})
+		b.Update(endpoints("down", "aside"))
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			b.Check(ctx, discover.CheckConfig{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Host == "down" {
+					return nil, errRefused
+				}
+				return answer(http.StatusOK), nil
+			})})
+		})
+		time.Sleep(time.Minute)
+		for range 3 {
+			p, err := b.Pick()
+			if err != nil || p.ID != "aside" {
+				t.Fatalf("picked %v, %v; want the one that is aside", p, err)
+			}
+			p.Done(errRefused)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // TestCheckReal: the same over sockets: a server that falls sick and gets
 // well, one that is not there, and nothing left behind.
 func TestCheckReal(t *testing.T) {

@@ -68,7 +68,6 @@ func (m *Memory) Beat(ctx context.Context, n Node, ttl time.Duration) (lapsed bo
 	defer m.mu.Unlock()
 	mem, ok := m.nodes.get(n.ID, now)
 	if !ok {
-		m.forget(n.ID)
 		mem = &member{conns: map[string]Connection{}}
 	}
 	n.Seen = now
@@ -97,19 +96,10 @@ func (m *Memory) Leave(ctx context.Context, id string) error {
 	}
 	defer m.mu.Unlock()
 	m.nodes.drop(id)
-	m.forget(id)
-	return nil
-}
-
-// forget removes what is kept under the name of a node that has no lease, but
-// for its connections, which are in its lease.
-func (m *Memory) forget(id string) {
-	for _, it := range m.interest.m {
-		it.v.drop(id)
-	}
 	if m.cleaner == id {
 		m.cleaner = ""
 	}
+	return nil
 }
 
 // Sweep implements [Nodes].
@@ -124,9 +114,6 @@ func (m *Memory) Sweep(ctx context.Context) (dead []string, err error) {
 	m.bids.clear(now)
 	m.prints.clear(now)
 	dead = m.nodes.clear(now)
-	for _, id := range dead {
-		m.forget(id)
-	}
 	slices.Sort(dead)
 	return dead, nil
 }

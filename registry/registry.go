@@ -77,8 +77,8 @@ type Nodes interface {
 	Beat(ctx context.Context, n Node, ttl time.Duration) (lapsed bool, err error)
 	// List returns the nodes whose lease is valid, sorted by ID.
 	List(ctx context.Context) ([]Node, error)
-	// Leave ends the lease and removes all that is kept under the node's
-	// name (connections, interest, the cleaner's office).
+	// Leave ends the lease, and with it all that goes with a lease, and the
+	// cleaner's office if the node has it. A node that left is not swept.
 	Leave(ctx context.Context, id string) error
 	// Sweep removes what nodes without a lease left behind and returns their
 	// ids, each death once or, after an error, rather twice than never: dead
@@ -112,7 +112,8 @@ type Streams interface {
 // Interest is the part about which nodes follow which stream.
 type Interest interface {
 	// Follow and Unfollow set and clear a node's interest in a stream.
-	// Interest ends by itself after ttl, or when the node's lease does.
+	// Interest ends by itself after ttl, and counts for nothing while the
+	// node has no valid lease.
 	Follow(ctx context.Context, id sse.StreamID, node string, ttl time.Duration) error
 	Unfollow(ctx context.Context, id sse.StreamID, node string) error
 	// Followers returns the live nodes that follow each stream, in one round

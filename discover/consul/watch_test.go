@@ -59,6 +59,12 @@ func TestIndex(t *testing.T) {
 			"0: 200 2",
 			"2: 200 3 5",
 		}, []string{"1 2", "1 2 3", "1 2 3 4", "1 2 3 4 5"}},
+		{"keeps what is missing when it went back", time.Hour, []string{
+			"0: 200 10 1",
+			"10: 200 5 2",
+			"0: 200 5 2",
+			"5: 200 6 3",
+		}, []string{"1", "1 2", "1 2 3"}},
 		{"keeps no longer than the grace", 10 * time.Millisecond, []string{
 			"0: 200 10 1",
 			"10: 500 0",

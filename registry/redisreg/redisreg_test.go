@@ -193,6 +193,31 @@ func TestTheDeadLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestHalfALease: a lease is in two places, which may be on two machines; it
+// has lapsed when either has forgotten it.
+func TestHalfALease(t *testing.T) {
+	c := dial(t, service.Redis(t))
+	r := redisreg.New(c, "test")
+	ctx := t.Context()
+	beat := func(want bool) {
+		t.Helper()
+		if lapsed, err := r.Beat(ctx, registry.Node{ID: "a"}, time.Hour); err != nil || lapsed != want {
+			t.Fatalf("Beat: lapsed %t, %v; want %t", lapsed, err, want)
+		}
+	}
+	beat(true)
+	for _, lost := range []string{"test:nodes", "test:{node:a}:node"} {
+		if n, err := c.Del(ctx, lost).Result(); err != nil || n != 1 {
+			t.Fatalf("Del(%s): %d, %v", lost, n, err)
+		}
+		if list, err := r.List(ctx); err != nil || len(list) != 0 {
+			t.Errorf("List without %s: %v, %v", lost, list, err)
+		}
+		beat(true)
+		beat(false)
+	}
+}
+
 func scan(t *testing.T, c *redis.Client) (keys []string) {
 	t.Helper()
 	iter := c.Scan(t.Context(), 0, "*", 1000).Iterator()

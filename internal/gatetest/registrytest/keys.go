@@ -195,8 +195,11 @@ func printsEnd(t *testing.T, w World) {
 	must(t, "AddPrint", w.A.AddPrint(t.Context(), "p", long2, long))
 	want(t, "streams", byPrint(t, w.B, "p"), long2, long1)
 	must(t, "AddPrint", w.A.AddPrint(t.Context(), "only", short, soon))
+	must(t, "AddPrint", w.A.AddPrint(t.Context(), "both", short, soon))
+	must(t, "AddPrint", w.A.AddPrint(t.Context(), "both", long1, long))
 	w.Pass(soon)
 	want(t, "streams", byPrint(t, w.B, "only"))
+	want(t, "streams", byPrint(t, w.B, "both"), long1)
 }
 
 func connIDs(t *testing.T, r registry.Connections) []string {

@@ -253,7 +253,10 @@ func touchPutsOffInterest(t *testing.T, w World) {
 			break
 		}
 	}
+	must(t, "Touch", w.A.Touch(t.Context(), []sse.StreamID{id}, soon)) // brings no end nearer
 	must(t, "Follow", w.A.Follow(t.Context(), id, "b", soon))
 	w.Pass(soon)
+	want(t, "followers", followers(t, w.B, id), "a")
+	must(t, "Touch", w.A.Touch(t.Context(), []sse.StreamID{id}, long)) // too late for b
 	want(t, "followers", followers(t, w.B, id), "a")
 }
