@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -228,4 +229,66 @@ func Numbers(from, to int, done bool) []string {
 func (s *Stream) Line() (string, error) {
 	line, err := s.r.ReadString('\n')
 	return strings.TrimRight(line, "\r\n"), err
+}
+
+// Record reads the stream in the background from now on, so that each event
+// bears the time at which it came. Only the Recorder may be used afterwards.
+func (s *Stream) Record() *Recorder {
+	r := &Recorder{s: s, more: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		for {
+			ev, err := s.Next()
+			r.mu.Lock()
+			if err == nil {
+				r.events = append(r.events, ev)
+			}
+			close(r.more)
+			r.more = make(chan struct{})
+			r.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return r
+}
+
+// Recorder is a stream that is read in the background.
+type Recorder struct {
+	s      *Stream
+	mu     sync.Mutex
+	events []Event
+	more   chan struct{}
+	ended  chan struct{}
+}
+
+// Wait waits until there are n more events than now.
+func (r *Recorder) Wait(n int) {
+	r.s.t.Helper()
+	r.mu.Lock()
+	until := len(r.events) + n
+	r.mu.Unlock()
+	for bound := time.After(Patience); ; {
+		r.mu.Lock()
+		have, more := len(r.events), r.more
+		r.mu.Unlock()
+		if have >= until {
+			return
+		}
+		select {
+		case <-more:
+		case <-r.ended:
+			r.s.t.Fatalf("the stream ended with %d events, want %d", have, until)
+		case <-bound:
+			r.s.t.Fatalf("%d events, want %d", have, until)
+		}
+	}
+}
+
+// Close goes away and returns all events and the id to come back with.
+func (r *Recorder) Close() (events []Event, lastID string) {
+	r.s.Close()
+	<-r.ended
+	return r.events, r.s.LastID
 }

@@ -46,12 +46,13 @@ type Loss struct {
 // the test.
 func Start(tb testing.TB, b bus.Bus, id string) *Node {
 	tb.Helper()
-	n := start(tb, b, id)
+	n := StartDown(tb, b, id)
 	n.WaitUp(tb, 1)
 	return n
 }
 
-func start(tb testing.TB, b bus.Bus, id string) *Node {
+// StartDown is Start without the wait.
+func StartDown(tb testing.TB, b bus.Bus, id string) *Node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{
 		Bus: b, ID: id, stop: cancel,

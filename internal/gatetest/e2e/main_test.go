@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
 
 	"ssegate/internal/gatetest"
@@ -12,6 +13,8 @@ import (
 
 // bin is the ssegate command, built with the race detector.
 var bin string
+
+const hup = syscall.SIGHUP
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "ssegate-e2e-")

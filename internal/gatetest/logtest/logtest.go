@@ -50,6 +50,7 @@ func Run(t *testing.T, d Driver) {
 		{"Hole", testHole},
 		{"Length", testLength},
 		{"LengthOverEpochs", testLengthOverEpochs},
+		{"LengthOldOwner", testLengthOldOwner},
 		{"Emptied", testEmptied},
 		{"TTL", testTTL},
 		{"Touch", testTouch},

@@ -3,6 +3,7 @@ package logtest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -110,25 +111,51 @@ func testLength(t *testing.T, s *suite) {
 }
 
 // testLengthOverEpochs: fences do not take frames' places, and what an older
-// epoch wrote is trimmed like the rest.
+// epoch wrote is trimmed like the rest, but only when its time has come.
 func testLengthOverEpochs(t *testing.T, s *suite) {
-	const length = 50
+	limits := reconnect.Limits{Length: 50}
 	id := sse.NewStreamID()
 	var all []sse.Frame
-	for epoch := range uint64(200) {
-		part := run(epoch+1, epoch*7+1, 7)
-		if err := s.append1(t, id, reconnect.Limits{Length: length}, part); err != nil {
-			t.Fatal(err)
+	for epoch := range uint64(60) {
+		part := fat(run(epoch+1, epoch*7+1, 7))
+		for _, frames := range [][]sse.Frame{part[:1], part[1:4], part[4:]} {
+			if err := s.append1(t, id, limits, frames); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := s.Fence(t.Context(), id, epoch+2, reconnect.Limits{Length: length}); err != nil {
+		if _, err := s.Fence(t.Context(), id, epoch+2, limits); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, part...)
-		if len(all) <= length {
-			s.wantRead(t, id, sse.Pos{}, 1000, all)
+		last := all[max(0, len(all)-limits.Length):]
+		s.wantRead(t, id, sse.Pos{Seq: last[0].Pos.Seq - 1}, 1000, last)
+	}
+	s.wantLength(t, id, all, limits.Length)
+}
+
+// testLengthOldOwner: an owner that is fenced trims nothing either, though it
+// believes that the stream is much longer.
+func testLengthOldOwner(t *testing.T, s *suite) {
+	limits := reconnect.Limits{Length: 50}
+	id := sse.NewStreamID()
+	frames := slices.Concat(fat(run(1, 1, 30)), fat(run(2, 31, 20)))
+	for _, part := range [][]sse.Frame{frames[:30], frames[30:40], frames[40:]} {
+		if err := s.append1(t, id, limits, part); err != nil {
+			t.Fatal(err)
 		}
 	}
-	s.wantLength(t, id, all, length)
+	if err := s.append1(t, id, limits, run(1, 31, 2000)); !errors.Is(err, reconnect.ErrFenced) {
+		t.Fatal(err)
+	}
+	s.wantRead(t, id, sse.Pos{}, 1000, frames)
+}
+
+// fat makes frames so big that a driver that drops several at once drops few.
+func fat(frames []sse.Frame) []sse.Frame {
+	for i := range frames {
+		frames[i].Block = append(frames[i].Block, make([]byte, 2000)...)
+	}
+	return frames
 }
 
 // wantLength wants the last frames of all, at least length of them.

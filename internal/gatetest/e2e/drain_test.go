@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "ssegate/internal/gatetest"
+	"ssegate/internal/gatetest/service"
+)
+
+// TestDrain: one of three nodes is told to leave under 200 live streams, half
+// of them EventSource, half plain POST. Nobody loses or repeats an event, and
+// nobody is cut short.
+func TestDrain(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	conf := w.together("retry = \"100ms\"\n")
+	conf = strings.Replace(conf, "[cluster]\n", "[cluster]\n", 1)
+	nodes := []*Node{Start(t, bin, "a", conf), Start(t, bin, "b", conf), Start(t, bin, "c", conf)}
+	acquainted(t, nodes...)
+	a := nodes[0]
+	const streams, events = 200, 60
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	going := 0
+	begun := sync.NewCond(&mu)
+	arrive := func() { mu.Lock(); going++; begun.Broadcast(); mu.Unlock() }
+	for i := range streams {
+		path := fmt.Sprintf("/count?n=%d&every=100ms&i=%d", events, i)
+		if i%2 == 0 {
+			wg.Go(func() { // as EventSource: comes back, to whoever takes it
+				var got []Event
+				id, node := "", 0
+				for len(got) < events+1 {
+					s, err := Try(t, Request{URL: nodes[node].URL + path, Header: map[string]string{"Accept": "text/event-stream", "Last-Event-ID": id}})
+					if err != nil {
+						node = (node + 1) % 3
+						continue
+					}
+					if s.Resp.StatusCode == 204 {
+						break
+					}
+					if s.Resp.StatusCode != 200 {
+						t.Errorf("stream %d: EventSource is answered %d after %d events", i, s.Resp.StatusCode, len(got))
+						return
+					}
+					for {
+						ev, err := s.Next()
+						if err != nil {
+							break
+						}
+						if len(got) == 0 {
+							arrive()
+						}
+						got = append(got, ev)
+					}
+					s.Close()
+					if s.LastID != "" {
+						id = s.LastID
+					}
+					node = (node + 1) % 3
+				}
+				if !slices.Equal(Data(got), Numbers(1, events, true)) {
+					t.Errorf("stream %d: EventSource got %q", i, Data(got))
+				}
+			})
+			continue
+		}
+		wg.Go(func() {
+			s, err := Try(t, Request{Method: "POST", URL: a.URL + path, Body: "{}"})
+			if err != nil {
+				t.Errorf("stream %d: %v", i, err)
+				return
+			}
+			var got []Event
+			for {
+				ev, err := s.Next()
+				if err != nil {
+					if !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Errorf("stream %d: POST ended with %v", i, err)
+					}
+					break
+				}
+				if len(got) == 0 {
+					arrive()
+				}
+				got = append(got, ev)
+			}
+			if !slices.Equal(Data(got), Numbers(1, events, true)) {
+				t.Errorf("stream %d: POST got %q", i, Data(got))
+			}
+		})
+	}
+	mu.Lock()
+	for going < streams {
+		begun.Wait()
+	}
+	mu.Unlock()
+	a.Term()
+	a.Await(`"msg":"draining"`)
+	if r, status := a.Ready(); status != 503 || !r.Draining {
+		t.Errorf("a draining node's /readyz is %d", status)
+	}
+	if s := Do(t, Request{URL: a.URL + "/count?n=1", Header: map[string]string{"Accept": "text/event-stream"}}); s.Resp.StatusCode != 200 {
+		t.Errorf("EventSource at a draining node is answered %d", s.Resp.StatusCode)
+	} else if line, _ := s.Line(); !strings.HasPrefix(line, "retry: ") {
+		t.Errorf("EventSource at a draining node is told %q", line)
+	} else if _, clean := s.Rest(); clean {
+		t.Error("the refusal ended cleanly")
+	}
+	if s := Do(t, Request{Method: "POST", URL: a.URL + "/count?n=1"}); s.Resp.StatusCode != 503 || s.Resp.Header.Get("Retry-After") == "" {
+		t.Errorf("POST at a draining node is answered %d", s.Resp.StatusCode)
+	}
+	if code := a.Exited(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	wg.Wait()
+	if runs := w.backend.Runs("/count"); runs != streams {
+		t.Errorf("the backend ran %d times for %d streams", runs, streams)
+	}
+}
+
+// TestSecondTerm: who is told twice leaves now.
+func TestSecondTerm(t *testing.T) {
+	b := NewBackend(t)
+	n := Start(t, bin, "one", config(b.URL, ""))
+	s := EventSource(t, n.URL+"/count?n=10000&every=5ms", "")
+	s.Take(5)
+	n.Term()
+	n.Await(`"msg":"draining"`)
+	s.Take(20) // alone, nobody is moved: there is nowhere to go
+	told := time.Now()
+	n.Term()
+	if code := n.Exited(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if d := time.Since(told); d > 5*time.Second {
+		t.Errorf("left after %v", d)
+	}
+	if _, clean := s.Rest(); clean {
+		t.Error("half an answer ended cleanly")
+	}
+}
+
+func TestReload(t *testing.T) {
+	b := NewBackend(t)
+	good := config(b.URL, "")
+	n := Start(t, bin, "one", good)
+	s := EventSource(t, n.URL+"/count?n=500&every=5ms", "")
+	got := s.Take(10)
+
+	n.Configure(good + "\n[[route]]\npath = \"/new\"\nupstream = \"backend\"\nheartbeat_stile = \"line\"\n")
+	n.Signal(hup)
+	line := n.Await("reload refused")
+	if !strings.Contains(line, "heartbeat_stile") || !strings.Contains(line, ".toml:") {
+		t.Errorf("the refusal names neither key nor line: %s", line)
+	}
+	if n.Metric(`ssegate_reloads_total{result="refused"}`) != 1 {
+		t.Error("the refusal is not counted")
+	}
+	got = append(got, s.Take(10)...)
+
+	n.Configure(strings.Replace(good, `path = "/"`, `path = "/count"`, 1))
+	n.Signal(hup)
+	n.Await(`"msg":"reloaded"`)
+	if r := Do(t, Request{URL: n.URL + "/json"}); r.Resp.StatusCode != 404 {
+		t.Errorf("a route that is gone answers %d", r.Resp.StatusCode)
+	}
+	rest, clean := s.Rest()
+	want(t, append(got, rest...), Numbers(1, 500, true))
+	if !clean {
+		t.Error("the reload harmed a stream in flight")
+	}
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	. "ssegate/internal/gatetest"
+	"ssegate/internal/gatetest/service"
+)
+
+// longestPause is the longest time between two events.
+func longestPause(events []Event) (worst time.Duration) {
+	for i := 1; i < len(events); i++ {
+		worst = max(worst, events[i].At.Sub(events[i-1].At))
+	}
+	return worst
+}
+
+// TestServicesStandStill: while a service, or all of them, stand still, local
+// streams flow; when they go on, nodes can be changed again, nothing has been
+// lost, and the registry is true.
+func TestServicesStandStill(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	consul := service.Consul(t)
+	conf := strings.Replace(w.together(""), "[cluster]\n", fmt.Sprintf("[cluster]\nconsul = %q\n", consul.URL), 1)
+	a, b := Start(t, bin, "a", conf), Start(t, bin, "b", conf)
+	acquainted(t, a, b)
+	for name, procs := range map[string][]*service.Proc{
+		"redis": {w.redis}, "rabbitmq": {w.rabbit}, "consul": {consul}, "all": {w.redis, w.rabbit, consul},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := "/count?n=2000&every=5ms&of=" + name
+			s := EventSource(t, a.URL+path, "").Record()
+			s.Wait(50)
+			for _, p := range procs {
+				p.Pause()
+			}
+			s.Wait(300)
+			// One that begins now, and one that comes back to its own node.
+			fresh := EventSource(t, a.URL+"/count?n=100&every=5ms&fresh="+name, "")
+			first := fresh.Take(50)
+			fresh.Close()
+			fresh = EventSource(t, a.URL+"/count?n=100&every=5ms&fresh="+name, fresh.LastID)
+			rest, _ := fresh.Rest()
+			want(t, append(first, rest...), Numbers(1, 100, true))
+			s.Wait(100)
+			for _, p := range procs {
+				p.Resume()
+			}
+			s.Wait(50)
+			got, id := s.Close()
+			if worst := longestPause(got); worst > 500*time.Millisecond {
+				t.Errorf("a local stream stood still for %v", worst)
+			}
+			acquainted(t, a, b)
+			for hop := 0; hop < 6; hop++ {
+				node := []*Node{b, a}[hop%2]
+				far := EventSource(t, node.URL+path, id)
+				if far.Resp.StatusCode != 200 {
+					t.Fatalf("hop %d is answered %d", hop, far.Resp.StatusCode)
+				}
+				got = append(got, far.Take(40)...)
+				far.Close()
+				id = far.LastID
+			}
+			far := EventSource(t, b.URL+path, id)
+			tail, clean := far.Rest()
+			want(t, append(got, tail...), Numbers(1, 2000, true))
+			if !clean {
+				t.Error("the end was not clean")
+			}
+		})
+	}
+	if runs := w.backend.Runs("/count"); runs != 8 {
+		t.Errorf("the backend ran %d times, want 8", runs)
+	}
+}
+
+// TestServicesRestartEmpty: the nodes recover by themselves from a Redis or
+// RabbitMQ that has forgotten everything.
+func TestServicesRestartEmpty(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	a, b := w.pair(t, "")
+	for name, p := range map[string]*service.Proc{"redis": w.redis, "rabbitmq": w.rabbit} {
+		t.Run(name, func(t *testing.T) {
+			path := "/count?n=6000&every=5ms&of=" + name
+			s := EventSource(t, a.URL+path, "").Record()
+			s.Wait(50)
+			p.Kill()
+			s.Wait(100)
+			p.Start()
+			acquainted(t, a, b)
+			s.Wait(50)
+			got, id := s.Close()
+			if worst := longestPause(got); worst > 500*time.Millisecond {
+				t.Errorf("a local stream stood still for %v", worst)
+			}
+			for hop := range 4 {
+				far := EventSource(t, []*Node{b, a}[hop%2].URL+path, id)
+				if far.Resp.StatusCode != 200 {
+					t.Fatalf("hop %d is answered %d", hop, far.Resp.StatusCode)
+				}
+				got = append(got, far.Take(40)...)
+				far.Close()
+				id = far.LastID
+			}
+			want(t, got, Numbers(1, len(got), false))
+			far := EventSource(t, b.URL+path, id)
+			rest, clean := far.Rest()
+			want(t, append(got, rest...), Numbers(1, 6000, true))
+			if !clean {
+				t.Error("the end was not clean")
+			}
+		})
+	}
+}
