@@ -48,15 +48,11 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 		}
 	}
 	for len(todo) > 0 {
-		err := l.add(ctx, todo)
-		if err == nil {
-			err = l.explain(ctx, todo)
-		}
+		l.add(ctx, todo)
+		l.explain(ctx, todo)
 		again := todo[:0]
 		for _, d := range todo {
 			switch {
-			case err != nil:
-				fail(d.batch, fmt.Errorf("redislog: append: %w", err))
 			case d.err == reconnect.ErrFenced:
 				fail(d.batch, d.err)
 			case d.err != nil:
@@ -71,8 +67,8 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 }
 
 // add sends what is due, in one round trip. What was taken is due no more; for
-// the rest err says why. The error is ctx's.
-func (l *Log) add(ctx context.Context, todo []due) error {
+// the rest err says why.
+func (l *Log) add(ctx context.Context, todo []due) {
 	calls := make([]call, 0, 2*len(todo)+8)
 	for i := range todo {
 		d := &todo[i]
@@ -100,16 +96,17 @@ func (l *Log) add(ctx context.Context, todo []due) error {
 			}})
 		}
 	}
-	if err := l.run(ctx, calls); err != nil {
-		return err
-	}
+	err := l.run(ctx, calls)
 	for i := range todo {
 		d := &todo[i]
-		if d.err = calls[d.call].reply.Err(); d.err == nil {
+		d.err = err
+		if err == nil {
+			d.err = calls[d.call].reply.Err()
+		}
+		if d.err == nil {
 			d.frames = nil
 		}
 	}
-	return nil
 }
 
 // keepFrom is the first Seq that is to be kept when d is in, if it is time to
@@ -125,8 +122,7 @@ func keepFrom(d *due) uint64 {
 
 // explain finds out whether what Redis refused is in the log already, in part
 // or whole, or cannot be because of a newer owner. What is in is due no more.
-// The error is ctx's.
-func (l *Log) explain(ctx context.Context, todo []due) error {
+func (l *Log) explain(ctx context.Context, todo []due) {
 	var calls []call
 	var refused []*due
 	for i := range todo {
@@ -137,12 +133,14 @@ func (l *Log) explain(ctx context.Context, todo []due) error {
 		}
 	}
 	if len(calls) == 0 {
-		return nil
+		return
 	}
-	if err := l.run(ctx, calls); err != nil {
-		return err
-	}
+	failed := l.run(ctx, calls)
 	for i, d := range refused {
+		if failed != nil {
+			d.err = failed
+			continue
+		}
 		tail, err := decodeTail(calls[i].reply)
 		first, last := d.first(), d.last()
 		switch {
@@ -156,7 +154,6 @@ func (l *Log) explain(ctx context.Context, todo []due) error {
 			d.frames = d.frames[min(tail.Pos.Seq, last.Seq)-first.Seq+1:]
 		}
 	}
-	return nil
 }
 
 // Fence implements [reconnect.Log].

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,6 +200,41 @@ func TestPaused(t *testing.T) {
 	if err != nil || len(got) != 5 || got[4].Pos.Seq != 5 {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+// TestClose: what outlived its call has ended when Close returns, and closing
+// the client ends it at once.
+func TestClose(t *testing.T) {
+	p := service.Redis(t)
+	c := redis.NewClient(&redis.Options{Addr: p.Addr, ReadTimeout: time.Minute})
+	log := redislog.New(c, "test")
+	mustAppend(t, log, sse.NewStreamID(), run(1, 1, 1))
+	p.Pause()
+	for range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if _, err := log.Tails(ctx, []sse.StreamID{{}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+	}
+	left := func() int {
+		buf := make([]byte, 1<<20)
+		return strings.Count(string(buf[:runtime.Stack(buf, true)]), "redislog.(*Log).exec")
+	}
+	if left() == 0 {
+		t.Error("nothing is left to wait for")
+	}
+	begin := time.Now()
+	if err := errors.Join(c.Close(), log.Close()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if n := left(); n != 0 {
+		t.Errorf("%d goroutines are left", n)
+	}
+	p.Resume()
 }
 
 // TestRestartedEmpty: Redis comes back without data and scripts.

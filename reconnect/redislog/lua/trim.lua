@@ -6,21 +6,17 @@ if not entry or entry[1] ~= ARGV[1] then
   return 'OK' -- somebody else's turn
 end
 
-local function atmost(a, b) -- of decimal numbers without leading zeros
-  return #a < #b or #a == #b and a <= b
+local function less(a, b) -- of decimal numbers without leading zeros
+  return #a < #b or #a == #b and a < b
 end
 
--- What is to be kept may begin in the part of an owner before. The first Seq
--- of a part is that of its first frame; a fence bears one less.
+-- What is to be kept may begin in the part of an owner before.
 while entry do
   local epoch = string.match(entry[1], '^%d+')
   local first = redis.call('XRANGE', KEYS[1], epoch .. '-0', '+', 'COUNT', 1)[1]
-  local field = first[2][1]
   local seq = string.match(first[1], '%d+$')
-  if string.sub(field, 4, 4) == '*' then
-    seq = string.sub(field, 5)
-  end
-  if atmost(seq, ARGV[2]) then
+  -- A fence bears the number of the last frame before it.
+  if less(seq, ARGV[2]) or seq == ARGV[2] and string.sub(first[2][1], 2, 2) ~= 'f' then
     redis.call('XTRIM', KEYS[1], 'MINID', '~', epoch .. '-' .. ARGV[2])
     return 'OK'
   end
