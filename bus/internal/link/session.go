@@ -258,9 +258,11 @@ func (s *Session) watch(ctx context.Context) error {
 	for {
 		if why := s.blocked.Load(); why != nil {
 			l.calls.Lock()
-			if s.shut(bus.ErrDown) && !s.over {
+			if !s.over {
 				l.setErr(*why)
-				l.h.Up(false)
+				if s.shut(bus.ErrDown) {
+					l.h.Up(false)
+				}
 			}
 			l.calls.Unlock()
 			s.unprobe() // thrown away with the queue

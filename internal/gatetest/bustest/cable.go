@@ -1,0 +1,110 @@
+package bustest
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Cable is a way to a broker on which connections can go silent, as when a
+// firewall forgets them: nothing passes any more and nobody is told.
+type Cable struct {
+	Addr string // where it listens
+
+	mu    sync.Mutex
+	plugs []*plug
+}
+
+// plug is one connection through a cable.
+type plug struct {
+	near, far net.Conn
+	silent    atomic.Bool
+}
+
+// NewCable returns a cable to addr, which ends with the test.
+func NewCable(tb testing.TB, addr string) *Cable {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := &Cable{Addr: l.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", addr)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			p := &plug{near: near, far: far}
+			c.mu.Lock()
+			c.plugs = append(c.plugs, p)
+			c.mu.Unlock()
+			wg.Go(func() { p.pass(near, far) })
+			wg.Go(func() { p.pass(far, near) })
+		}
+	})
+	tb.Cleanup(func() {
+		l.Close()
+		c.mu.Lock()
+		for _, p := range c.plugs {
+			p.near.Close()
+			p.far.Close()
+		}
+		c.mu.Unlock()
+		wg.Wait()
+	})
+	return c
+}
+
+// Silence makes the n-th connection that was made go silent, and all when n is
+// -1. Connections that are made later are not concerned.
+func (c *Cable) Silence(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, p := range c.plugs {
+		if i == n || n == -1 {
+			p.silent.Store(true)
+		}
+	}
+}
+
+// Cut closes all connections.
+func (c *Cable) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.plugs {
+		p.near.Close()
+		p.far.Close()
+	}
+}
+
+// pass copies one direction. Once silent it swallows what comes, and hides
+// that the connection was closed.
+func (p *plug) pass(from, to net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if p.silent.Load() {
+			if err != nil {
+				return
+			}
+			continue
+		}
+		if n > 0 {
+			if _, werr := to.Write(buf[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err != nil {
+			to.Close()
+			return
+		}
+	}
+}
