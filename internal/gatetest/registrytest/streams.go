@@ -32,7 +32,12 @@ func putAndGet(t *testing.T, w World) {
 		Stream: sse.NewStreamID(), Owner: "a", Epoch: 1_763_800_000_000, State: registry.StateEnded, End: sse.EndLost,
 		Route: "/deep", Principal: []byte{0, 1, 255}, Started: time.Unix(1, 5).UTC(), Ended: time.Unix(2, 0).UTC(),
 		Tail: sse.Pos{Epoch: 9, Seq: math.MaxUint64}, UpstreamIDs: true, UpstreamID: []byte("é\n"),
-		Head: []byte("HTTP"), Request: []byte{},
+		UpstreamRetry: true, Followers: 3, Head: []byte("HTTP"), Request: []byte{},
+	}
+	for f, v := range reflect.ValueOf(full).Fields() {
+		if v.IsZero() {
+			t.Errorf("%s is new: give it a value here", f.Name)
+		}
 	}
 	unknown(t, w.A, full.Stream)
 	must(t, "Put", put(t, w.A, full, long))
