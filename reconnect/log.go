@@ -12,7 +12,7 @@ import (
 // Limits bound what a log keeps of one stream. The zero value of a field
 // means no limit of that sort.
 type Limits struct {
-	Length int           // frames; the oldest go first
+	Length int           // frames, of which at least so many are kept; the oldest go first
 	TTL    time.Duration // how long after the last Append or Touch the log is kept
 }
 
@@ -86,7 +86,8 @@ type Log interface {
 	// trip where the driver can. The result has one error a batch (nil
 	// slice: all went well). It is idempotent: frames at or before the tail
 	// that bear the tail's own epoch are taken as already written, so a
-	// batch whose fate is not known may be sent again. A batch whose epoch
+	// batch whose fate is not known may be sent again (whether it then fills
+	// a hole that is there is left open). A batch whose epoch
 	// is older than the tail's gets ErrFenced and adds nothing. One with a
 	// newer epoch needs no fence before it; frames of older epochs from its
 	// first Seq on then count no more. A batch fails without leaving a hole:

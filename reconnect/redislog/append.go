@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -70,12 +71,15 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 // the rest err says why.
 func (l *Log) add(ctx context.Context, todo []due) {
 	calls := make([]call, 0, 2*len(todo)+8)
+	var ttl any // most have the same
+	var ttlOf time.Duration
 	for i := range todo {
 		d := &todo[i]
 		d.call = len(calls)
+		key := any(d.key) // once, for two commands
 		if n := fit(d.frames); n == len(d.frames) {
 			id, field, value := encode(d.frames)
-			calls = append(calls, call{args: []any{"xadd", d.key, id, field, value}})
+			calls = append(calls, call{args: []any{"xadd", key, id, field, value}})
 		} else {
 			args := make([]any, 0, 3*(1+len(d.frames)/n))
 			for rest := d.frames; len(rest) > 0; rest = rest[n:] {
@@ -85,10 +89,13 @@ func (l *Log) add(ctx context.Context, todo []due) {
 			}
 			calls = append(calls, call{script: l.append, key: d.key, args: args})
 		}
+		if ttl == nil || ttlOf != d.limits.TTL {
+			ttl, ttlOf = millis(d.limits.TTL), d.limits.TTL
+		}
 		if d.limits.TTL > 0 {
-			calls = append(calls, call{args: []any{"pexpire", d.key, millis(d.limits.TTL)}})
+			calls = append(calls, call{args: []any{"pexpire", key, ttl}})
 		} else {
-			calls = append(calls, call{args: []any{"persist", d.key}})
+			calls = append(calls, call{args: []any{"persist", key}})
 		}
 		if keep := keepFrom(d); keep > 0 {
 			calls = append(calls, call{script: l.trim, key: d.key, args: []any{

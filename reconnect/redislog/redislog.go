@@ -10,6 +10,10 @@
 // client splits by node. Redis 6.2 or newer is needed, or what speaks its
 // language (Valkey).
 //
+// Limits.Length counts numbers: frames that never came take their places. Logs
+// are trimmed once every eighth of it, and Redis drops several entries at
+// once, so somewhat more is kept.
+//
 // What Redis has acknowledged may be lost when Redis itself fails over or
 // restarts; a log that came back shorter or empty is appended to from where
 // the owner is, and shows the rest as a gap.
@@ -18,6 +22,7 @@ package redislog
 import (
 	"context"
 	_ "embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -85,7 +90,10 @@ func (l *Log) Close() error {
 // key is the name of a stream's log. The braces make Redis Cluster keep all
 // keys of one stream together.
 func (l *Log) key(stream sse.StreamID) string {
-	return l.prefix + ":{" + stream.String() + "}:log"
+	b := make([]byte, 0, 64)
+	b = append(append(b, l.prefix...), ":{"...)
+	b = base64.RawURLEncoding.AppendEncode(b, stream[:])
+	return string(append(b, "}:log"...))
 }
 
 // call is one command of a pipeline: a script run for one log, or, without a
