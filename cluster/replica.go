@@ -78,11 +78,31 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 	tctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	tails, err := n.cfg.Log.Tails(tctx, []sse.StreamID{rec.Stream})
 	cancel()
-	tail := after // the log is away: the owner may still have in memory what comes next
-	if err == nil {
-		tail = tails[0].Pos
-	} else if rec.State == registry.StateEnded {
+	var end []sse.Frame // what the ring of an ended stream holds: its end
+	tail := after       // the log is away: the owner may still have in memory what comes next
+	switch {
+	case err != nil && rec.State == registry.StateEnded:
 		return nil, ErrUnavailable
+	case err != nil:
+	case tails[0].Kind == sse.KindEnd:
+		tail = tails[0].Pos
+		rec.State, rec.End, rec.Tail = registry.StateEnded, tails[0].End, tail
+		tctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		end, err = n.cfg.Log.Read(tctx, rec.Stream, sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq - 1}, 1)
+		cancel()
+		if err != nil || len(end) == 0 {
+			return nil, ErrUnavailable
+		}
+		tail.Seq--
+	case rec.State == registry.StateEnded:
+		// It has ended, and the log does not have the end (any more).
+		if after.Seq+1 < rec.Tail.Seq {
+			return nil, ErrUnknown
+		}
+		tail = sse.Pos{Epoch: rec.Tail.Epoch, Seq: rec.Tail.Seq - 1}
+		end = []sse.Frame{{Pos: rec.Tail, Kind: sse.KindEnd, End: rec.End}}
+	default:
+		tail = tails[0].Pos
 	}
 	tail.Epoch = max(tail.Epoch, rec.Epoch)
 	s := &Stream{
@@ -92,11 +112,6 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 	if rec.State != registry.StateStarting {
 		close(s.begun)
 	}
-	ended := err == nil && tails[0].Kind == sse.KindEnd
-	if ended {
-		s.rec.State, s.rec.End = registry.StateEnded, tails[0].End
-	}
-	s.over.Store(ended || rec.State == registry.StateEnded)
 	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
 		First:     sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1},
 		Heartbeat: local.Heartbeat,
@@ -104,6 +119,9 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		Source:    s.source(),
 		Left:      s.left,
 	})
+	if end != nil {
+		s.receive(end)
+	}
 	n.mu.Lock()
 	if other := n.streams[rec.Stream]; other != nil && other.acquire() {
 		n.mu.Unlock()

@@ -37,6 +37,7 @@ type Spec struct {
 type Local struct {
 	Heartbeat []byte // one heartbeat, whole lines
 	Slow      hub.Policy
+	CutGap    bool // a client whose position is gone is cut rather than told
 	// Left is called for each follower that was attached with Follow, after
 	// it has gone.
 	Left func(f *hub.Follower, why hub.Reason)
@@ -158,7 +159,20 @@ func (s *Stream) Abandon() {
 }
 
 func (s *Stream) source() hub.Source {
-	return reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
+	r := reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
+	if s.local.CutGap {
+		return withoutWord{r}
+	}
+	return r
+}
+
+// withoutWord leaves out the notes that tell of a gap, at which the hub then
+// cuts.
+type withoutWord struct{ *reconnect.Replayer }
+
+func (w withoutWord) Read(ctx context.Context, after sse.Pos, max int) ([]sse.Frame, error) {
+	frames, err := w.Replayer.Read(ctx, after, max)
+	return slices.DeleteFunc(frames, func(f sse.Frame) bool { return f.Kind == sse.KindNote }), err
 }
 
 func (s *Stream) left(f *hub.Follower, why hub.Reason) {

@@ -45,6 +45,9 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 		s.Release()
 		return st.over(x, a, rec)
 	}
+	if rec.State == registry.StateEnded && after.Seq >= rec.Tail.Seq {
+		after.Seq = rec.Tail.Seq - 1 // it had more than the log ever got, but not how it ended
+	}
 	st.follow(x, s, decodeHead(rec.Head), a, after, true)
 	return true
 }

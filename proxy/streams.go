@@ -62,7 +62,8 @@ type client struct {
 	resumable bool // comes back by itself: EventSource, or has come back before
 	retry     time.Duration
 	stream    sse.StreamID
-	moved     bool // under streams.mu
+	age       *time.Timer // of max_age; nil: none
+	moved     bool        // under streams.mu
 }
 
 // asks is what the stream half wants to know of a request.
@@ -150,7 +151,7 @@ func accepts(accept []byte, media string) bool {
 
 // local is how this node serves followers on a route.
 func (st *streams) local(route *Route) cluster.Local {
-	l := cluster.Local{Heartbeat: heartbeat(route), Slow: hub.SlowLog, Left: st.left}
+	l := cluster.Local{Heartbeat: heartbeat(route), Slow: hub.SlowLog, CutGap: route.CutGap, Left: st.left}
 	if route.CutSlow {
 		l.Slow = hub.SlowCut
 	}
@@ -259,6 +260,21 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	st.mu.Lock()
 	st.held[c.id] = nil
 	st.mu.Unlock()
+	if x.route.MaxAge > 0 && c.resumable {
+		age := reconnect.Jitter(x.route.MaxAge, nil) // not all that came at once
+		c.age = time.AfterFunc(age, func() { st.move(c.id) })
+	}
+}
+
+// move tells a client to come back elsewhere.
+func (st *streams) move(id string) {
+	st.mu.Lock()
+	f := st.held[id]
+	st.mu.Unlock()
+	if f != nil {
+		f.Kick(cluster.ReasonMoved, bye(f.Tag().(*client).retry), false)
+		st.moved.Add(1)
+	}
 }
 
 // appendFirst puts what a client is told first behind its response head.
@@ -284,6 +300,9 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 		st.tell(c.stream)
 	}
 	st.mu.Unlock()
+	if c.age != nil {
+		c.age.Stop()
+	}
 	st.count(c, -1)
 	st.node.Disconnected(c.id)
 }
