@@ -168,3 +168,8 @@ func TestMemoryOverflow(t *testing.T) {
 		t.Fatalf("%d MiB were kept for a node that takes nothing", got)
 	}
 }
+
+func BenchmarkMemory(b *testing.B) {
+	net := bus.NewMemory()
+	bustest.Bench(b, bustest.World{Open: func(_ testing.TB, node string) bus.Bus { return net.Node(node) }})
+}

@@ -103,3 +103,5 @@ func TestConfig(t *testing.T) {
 	f(func(c *rabbit.Config) { c.StallAfter = -1 })
 	f(func(c *rabbit.Config) { c.BrokerBytes = 1 })
 }
+
+func BenchmarkRabbit(b *testing.B) { bustest.Bench(b, world()) }

@@ -113,3 +113,5 @@ func TestRedisCluster(t *testing.T) {
 	}, born)
 	bustest.Run(t, w)
 }
+
+func BenchmarkRedis(b *testing.B) { bustest.Bench(b, alone()) }
