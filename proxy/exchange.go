@@ -92,9 +92,6 @@ func (x *exchange) eventSource() bool {
 	return false
 }
 
-// target returns path and query of the request, raw.
-func (x *exchange) target() (path, query []byte) { return []byte(x.path), []byte(x.query) }
-
 // end leaves the connection to fasthttp: for the next request, or to be
 // closed. The handler calls it last.
 //

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -18,36 +17,27 @@ var errClientGone = errors.New("proxy: the client has left")
 // forward sends a request upstream and passes the answer on, piece by piece as
 // it comes, in the goroutine of the handler.
 func (p *Proxy) forward(x *exchange) {
-	ctx, cancel := context.WithCancelCause(p.ctx)
-	stop := p.watch(x, func() { cancel(errClientGone) })
-	a, err := p.roundTrip(ctx, x, sendOptions{})
+	a, err := p.roundTrip(p.ctx, x, sendOptions{watch: true})
 	if err != nil {
-		stop()
-		p.failUpstream(x, err, context.Cause(ctx))
-		cancel(nil)
-		return
-	}
-	inner := a.cancel
-	a.cancel = func(cause error) { inner(cause); cancel(cause) }
-	if a.resp.StatusCode == http.StatusSwitchingProtocols {
-		stop()
-		p.switchProtocols(x, a)
+		p.failUpstream(x, err, nil)
 		return
 	}
 	whole := x.upload == nil || x.upload.settle()
 	if p.streams != nil && whole && x.method != http.MethodHead && isEventStream(a.resp) {
-		stop()
+		a.unwatch()
 		p.streams.streaming(x, a)
 		return
 	}
-	defer stop()
 	p.passThrough(x, a)
 }
 
 // passThrough passes an answer on as it is, and closes it.
 func (p *Proxy) passThrough(x *exchange, a *answer) {
-	err := p.relay(x, a)
-	a.Close(err)
+	if a.resp.StatusCode == http.StatusSwitchingProtocols {
+		p.switchProtocols(x, a)
+		return
+	}
+	a.Close(p.relay(x, a))
 }
 
 // watchAfter is how long an answer may take before it is worth two system
@@ -145,7 +135,7 @@ func isEventStream(resp *http.Response) bool {
 
 // outgoing builds the header lines of the upstream request: the client's own, but
 // for those that end at this hop, and what is to be known of the way here.
-func (x *exchange) outgoing(o *sendOptions) http.Header {
+func (x *exchange) outgoing() http.Header {
 	h := make(http.Header, len(x.fields)+8)
 	values := make([]string, len(x.fields)+8)
 	set := func(name, value string) {
@@ -167,12 +157,8 @@ func (x *exchange) outgoing(o *sendOptions) http.Header {
 			if !trusted {
 				continue
 			}
-		case name == "Last-Event-Id":
-			if o.lastEventID != nil {
-				continue
-			}
 		case name == "Expect":
-			if o.body != nil || x.bodyRead {
+			if x.bodyRead {
 				continue
 			}
 		case name == "Idempotency-Key" || name == "X-Idempotency-Key":
@@ -185,9 +171,6 @@ func (x *exchange) outgoing(o *sendOptions) http.Header {
 		} else {
 			set(name, f.value)
 		}
-	}
-	if len(o.lastEventID) > 0 {
-		set("Last-Event-Id", string(o.lastEventID))
 	}
 	set("X-Request-Id", x.reqID)
 	x.forwarded(h, trusted, set)

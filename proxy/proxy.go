@@ -108,9 +108,6 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// routeNamed finds a route of the table of this moment by its name.
-func (p *Proxy) routeNamed(name string) *Route { return p.table.Load().Named(name) }
-
 // SetTable swaps the routes at once. Requests in flight keep the route they
 // began with.
 func (p *Proxy) SetTable(t *Table) { p.table.Store(t) }

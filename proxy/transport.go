@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,7 +45,6 @@ func NewTransport(o TransportOptions) *http.Transport {
 		IdleConnTimeout:        orDefault(o.KeepIdle, 4*time.Second),
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: orDefault(o.MaxHeader, 256<<10),
-		ReadBufferSize:         8 << 10,
 		Protocols:              new(http.Protocols),
 	}
 	t.Protocols.SetHTTP1(true)
@@ -74,6 +74,30 @@ func (c *upstreamConn) Write(b []byte) (int, error) {
 		c.broke(err)
 	}
 	return n, err
+}
+
+// uploads are the buffers of request bodies, which net/http would make anew.
+var uploads = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// ReadFrom is what the transport sends a body with.
+func (c *upstreamConn) ReadFrom(r io.Reader) (total int64, err error) {
+	buf := uploads.Get().(*[32 << 10]byte)
+	defer uploads.Put(buf)
+	for {
+		n, rerr := r.Read(buf[:])
+		if n > 0 {
+			m, werr := c.Write(buf[:n])
+			if total += int64(m); werr != nil {
+				return total, werr
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, rerr
+		}
+	}
 }
 
 func (c *upstreamConn) Read(b []byte) (int, error) {

@@ -16,6 +16,7 @@ const halfOpen = time.Minute
 
 // switchProtocols makes client and upstream one connection, after a 101.
 func (p *Proxy) switchProtocols(x *exchange, a *answer) {
+	a.unwatch()
 	back, ok := a.resp.Body.(io.ReadWriteCloser)
 	if x.upgrade == "" || !ok || !wellFormed(a.resp.Header) || x.upload != nil && !x.upload.settle() {
 		err := errors.Join(errBadAnswer, errors.New("the upstream switched protocols unasked"))

@@ -41,10 +41,9 @@ const (
 	replayable = 16 << 10
 )
 
-// sendOptions change what goes upstream. The zero value changes nothing.
+// sendOptions say how a request is sent. The zero value is the usual way.
 type sendOptions struct {
-	body        []byte // instead of the client's; nil: the client's
-	lastEventID []byte // nil: as the client sent it; empty: none
+	watch bool // cancel the request when the client leaves before it is answered whole
 }
 
 // answer is an upstream's answer, of which the head is there. Whoever has it
@@ -53,7 +52,16 @@ type answer struct {
 	resp   *http.Response
 	pick   *discover.Pick
 	cancel context.CancelCauseFunc // ends the upstream request
+	stop   func()                  // ends the watch over the client, if there is one
 	once   sync.Once
+}
+
+// unwatch ends the watch over the client, so that its connection can be handed
+// over.
+func (a *answer) unwatch() {
+	if a.stop != nil {
+		a.stop()
+	}
 }
 
 // Close ends the upstream request, whether its body was read to the end or
@@ -61,6 +69,7 @@ type answer struct {
 // first call counts.
 func (a *answer) Close(err error) {
 	a.once.Do(func() {
+		a.unwatch()
 		if err != nil {
 			a.cancel(err)
 		}
@@ -68,12 +77,6 @@ func (a *answer) Close(err error) {
 		a.cancel(nil)
 		a.pick.Done(err)
 	})
-}
-
-// cancelWith cancels the upstream request when ctx is done, with its cause,
-// until stop is called.
-func (a *answer) cancelWith(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { a.cancel(context.Cause(ctx)) })
 }
 
 // attempt is what one try to send a request leaves behind.
@@ -110,9 +113,25 @@ func (t *attempt) unseen() bool { return t.conn == nil || t.conn.deaf(t.before) 
 // endpoint is asked only when nothing at all was sent. The error says why
 // there is no answer; ctx being done is one of the reasons.
 func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*answer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
 	up := x.route.Upstream
-	body := p.bodyOf(x, &o)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := func() {}
+	if o.watch {
+		stop = p.watch(x, func() { cancel(errClientGone) })
+	}
+	a, err := p.send(ctx, x, up, cancel)
+	if err != nil {
+		stop()
+		cancel(nil)
+		return nil, err
+	}
+	a.stop = stop
+	return a, nil
+}
+
+// send is roundTrip without what surrounds it.
+func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel context.CancelCauseFunc) (*answer, error) {
+	body := bodyOf(x)
 	try := &attempt{}
 	trace := &httptrace.ClientTrace{
 		GotConn:              func(info httptrace.GotConnInfo) { try.on(info, body) },
@@ -123,10 +142,9 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 	}
 	req := (&http.Request{
 		Method: x.method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		URL: new(url.URL), Header: x.outgoing(&o),
+		URL: new(url.URL), Header: x.outgoing(),
 	}).WithContext(httptrace.WithClientTrace(ctx, trace))
 	if err := setTarget(req.URL, x.uri); err != nil {
-		cancel(nil)
 		return nil, err
 	}
 	if up.HeaderTimeout > 0 {
@@ -143,7 +161,6 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 	for {
 		pick, err := up.Balancer.Pick(tried...)
 		if err != nil {
-			cancel(nil)
 			return nil, err
 		}
 		scheme, host, _ := strings.Cut(pick.URL, "://")
@@ -183,7 +200,6 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 		if bad := body.failed(); bad != nil {
 			err = bad
 		}
-		cancel(nil)
 		return nil, err
 	}
 }
@@ -242,11 +258,9 @@ type outBody struct {
 	lend  bool   // the client's, as it arrives, behind bytes
 }
 
-func (p *Proxy) bodyOf(x *exchange, o *sendOptions) *outBody {
+func bodyOf(x *exchange) *outBody {
 	b := &outBody{x: x}
 	switch {
-	case o.body != nil:
-		b.bytes = o.body
 	case x.bodyRead && x.bodyWhole:
 		b.bytes = x.body
 	case x.upload != nil:
@@ -318,8 +332,9 @@ func (b *outBody) failed() error {
 // noBody is empty, like http.NoBody.
 type noBody struct{}
 
-func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
-func (noBody) Close() error             { return nil }
+func (noBody) Read([]byte) (int, error)         { return 0, io.EOF }
+func (noBody) Close() error                     { return nil }
+func (noBody) WriteTo(io.Writer) (int64, error) { return 0, nil } // or io.Copy makes a buffer
 
 // prefixed is a body of which a part was read already.
 type prefixed struct {

@@ -57,7 +57,7 @@ func goroutines() (stacks []string) {
 
 // world is a gate before one or more backends, all on loopback.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	p     *Proxy
 	addr  string // of the gate
 	url   string
@@ -70,7 +70,7 @@ type option func(*Config, *Route)
 
 // newWorld starts a gate without the event stream half. backends are
 // addresses, asked in turn.
-func newWorld(t *testing.T, backends []string, options ...option) *world {
+func newWorld(t testing.TB, backends []string, options ...option) *world {
 	t.Helper()
 	h := newHub(t)
 	set := metrics.NewSet()
@@ -116,7 +116,7 @@ func newWorld(t *testing.T, backends []string, options ...option) *world {
 	return &world{t: t, p: p, addr: ln.Addr().String(), url: "http://" + ln.Addr().String(), set: set, bal: bal, route: route}
 }
 
-func newHub(t *testing.T) *hub.Hub {
+func newHub(t testing.TB) *hub.Hub {
 	t.Helper()
 	h, err := hub.New(hub.Config{})
 	if err != nil {
@@ -147,7 +147,7 @@ func handler(t *testing.T, f http.HandlerFunc) string {
 
 // rawBackend calls f with each connection, in a goroutine of its own, and
 // closes the connection when f returns.
-func rawBackend(t *testing.T, f func(net.Conn, *bufio.Reader)) string {
+func rawBackend(t testing.TB, f func(net.Conn, *bufio.Reader)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -248,7 +248,7 @@ func (w *world) dial() *peer {
 // peer is a raw client of the gate.
 type peer struct {
 	*net.TCPConn
-	t *testing.T
+	t testing.TB
 	r *bufio.Reader
 }
 
