@@ -61,13 +61,13 @@ type drivers struct {
 }
 
 // openDrivers chooses by what is configured. No service needs to be there yet.
-func openDrivers(cfg Config, node, advertise string, shared *Memory, log *zap.Logger) (*drivers, error) {
+func openDrivers(cfg Config, node, advertise, internal string, shared *Memory, log *zap.Logger) (*drivers, error) {
 	d := &drivers{kind: "memory", health: map[string]func(context.Context) error{}}
 	c := cfg.Cluster
 	if c.Consul != "" {
 		k, err := consul.New(consul.Config{
 			Address: string(c.Consul), Service: serviceName(c),
-			Self: discover.Peer{ID: node, Advertise: advertise},
+			Self: discover.Peer{ID: node, Advertise: advertise, Internal: internal},
 			TTL:  c.DeadAfter, SessionTTL: max(c.DeadAfter/2, 10*time.Second),
 			Report: func(err error) { log.Warn("consul", zap.Error(err)) },
 		})
@@ -115,10 +115,16 @@ func serviceName(c Cluster) string {
 	return c.Prefix
 }
 
+// silent keeps go-redis from writing to stderr by itself.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // redisClient understands one server, Sentinel (master_name) and Cluster
 // (addr). Contexts bound every call, so that a Redis that stands still costs
 // its callers what they allow and no more.
 func redisClient(raw string) (redis.UniversalClient, error) {
+	redis.SetLogger(silent{}) // what it would say, the callers' errors say too
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, errors.New("is no URL")

@@ -99,7 +99,7 @@ func New(cfg Config, opts Options) (g *Gate, err error) {
 			return g, fmt.Errorf("listen.internal: %w", err)
 		}
 	}
-	if g.drivers, err = openDrivers(cfg, g.id, g.advertise(cfg), opts.Shared, g.log); err != nil {
+	if g.drivers, err = openDrivers(cfg, g.id, g.advertise(cfg), g.internalAddr(), opts.Shared, g.log); err != nil {
 		return g, err
 	}
 	g.node = cluster.New(cluster.Config{

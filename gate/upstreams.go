@@ -142,11 +142,19 @@ func (u *upstreams) watchAll() {
 			u.wg.Go(func() {
 				up.up.Balancer.Check(ctx, discover.CheckConfig{
 					Path: up.cfg.HealthPath, Every: up.cfg.HealthEvery, Timeout: up.cfg.HealthTimeout,
-					Transport: up.up.Transport,
+					Transport: up.up.Transport, Host: literalHost(up.cfg.HostHeader),
 				})
 			})
 		}
 	}
+}
+
+// literalHost is the Host that checks send, "" for the endpoint's own.
+func literalHost(setting string) string {
+	if setting == "client" || setting == "upstream" {
+		return ""
+	}
+	return setting
 }
 
 // close ends what watchAll began, and waits for it.
