@@ -3,31 +3,66 @@ package hub
 import (
 	"iter"
 	"slices"
+	"sync"
 )
 
 // Flush makes one attempt to write what is ready to each follower that is not
-// blocked. Calls that come while another is at work return at once; that one
-// goes round again.
+// blocked. Calls that come while another is at work return at once: there will
+// be one more round, and whoever does it, it is not the first caller, who
+// would else pay for everybody.
 func (s *Stream) Flush() {
-	const atWork, again = 1, 2
-	if s.flushing.Swap(again) != 0 {
+	if s.count.Load() == 0 || s.flushing.Swap(flushAgain) != 0 {
 		return
 	}
-	for {
-		s.flushing.Store(atWork)
-		if s.stuck.Load() > 0 {
-			s.retry(true)
-		}
-		s.flush()
-		if s.flushing.CompareAndSwap(atWork, 0) {
-			return
-		}
+	if !s.round() && !s.h.spawn(s.rounds) {
+		s.rounds()
 	}
 }
 
-func (s *Stream) flush() {
+// The states of Stream.flushing; 0 is at rest.
+const (
+	flushing   = 1
+	flushAgain = 2
+)
+
+// rounds goes on until nobody has called Flush meanwhile.
+func (s *Stream) rounds() {
+	for !s.round() {
+	}
+}
+
+// round flushes once; false when it has to be done again.
+func (s *Stream) round() bool {
+	s.flushing.Store(flushing)
+	if s.stuck.Load() > 0 {
+		s.retry(true)
+	}
+	if n := min(s.h.helpers, int(s.count.Load())/followersPerHelper); n > 0 {
+		s.flushTogether(n)
+	} else {
+		var t tour
+		s.flush(&t)
+	}
+	return s.flushing.CompareAndSwap(flushing, 0)
+}
+
+// followersPerHelper is how many followers are worth another goroutine: their
+// writes take more than a millisecond.
+const followersPerHelper = 256
+
+func (s *Stream) flushTogether(helpers int) {
+	var t tour
+	var wg sync.WaitGroup
+	for range helpers {
+		wg.Go(func() { s.flush(&t) })
+	}
+	s.flush(&t)
+	wg.Wait()
+}
+
+func (s *Stream) flush(t *tour) {
 	var w walk
-	for w.next(s) {
+	for w.next(s, t) {
 		for _, f := range w.batch[:w.n] {
 			if !f.parked.Load() {
 				f.run()
@@ -38,8 +73,9 @@ func (s *Stream) flush() {
 
 // evict gets followers out of segments that were dropped.
 func (s *Stream) evict() {
+	var t tour
 	var w walk
-	for w.next(s) {
+	for w.next(s, &t) {
 		for _, f := range w.batch[:w.n] {
 			if seg := f.seg.Load(); seg != nil && seg.gone.Load() {
 				f.evict()
@@ -52,8 +88,9 @@ func (s *Stream) evict() {
 // be among them or not.
 func (s *Stream) All() iter.Seq[*Follower] {
 	return func(yield func(*Follower) bool) {
+		var t tour
 		var w walk
-		for w.next(s) {
+		for w.next(s, &t) {
 			for _, f := range w.batch[:w.n] {
 				if !yield(f) {
 					w.stop(s)
@@ -67,25 +104,28 @@ func (s *Stream) All() iter.Seq[*Follower] {
 // Followers returns how many follow here.
 func (s *Stream) Followers() int { return int(s.count.Load()) }
 
-// A walk goes over the followers of a stream some at a time, so that the lock
-// is not held while they are dealt with.
+// A tour over the followers of a stream, which several may share: each
+// follower is met by one of them.
+type tour struct{ at int }
+
+// A walk is one's part in a tour. It takes some followers at a time, so that
+// the lock is not held while they are dealt with.
 type walk struct {
-	at    int
 	began bool
 	n     int
 	batch [64]*Follower
 }
 
 // next fills the batch; false after the last one.
-func (w *walk) next(s *Stream) bool {
+func (w *walk) next(s *Stream, t *tour) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !w.began {
 		w.began = true
 		s.walkers++
 	}
-	for w.n = 0; w.at < len(s.slots) && w.n < len(w.batch); w.at++ {
-		if f := s.slots[w.at]; f != nil {
+	for w.n = 0; t.at < len(s.slots) && w.n < len(w.batch); t.at++ {
+		if f := s.slots[t.at]; f != nil {
 			w.batch[w.n] = f
 			w.n++
 		}

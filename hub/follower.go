@@ -143,7 +143,7 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 	if s.o.Joined != nil {
 		s.o.Joined(f, "")
 	}
-	err := c.Start((*peer)(f), o.WriteTimeout)
+	err := c.Start((*peer)(f), 2*o.WriteTimeout) // who merely reads slowly is found sooner, and by another name
 	f.mu.Lock()
 	f.state = following
 	var v verdict
@@ -200,11 +200,22 @@ type peer Follower
 func (p *peer) Writable() { (*Follower)(p).run() }
 
 func (p *peer) Gone(err error) {
-	why := ReasonClient
-	if errors.Is(err, syscall.ETIMEDOUT) {
-		why = ReasonGhost
+	why := reasonOfError(err)
+	if why == ReasonWrite {
+		why = ReasonClient // however it broke, nothing was being written
 	}
 	(*Follower)(p).end(why)
+}
+
+// reasonOfError tells what an error of a connection means.
+func reasonOfError(err error) Reason {
+	switch {
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return ReasonGhost
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return ReasonClient
+	}
+	return ReasonWrite
 }
 
 // run writes what can be written now.
@@ -303,6 +314,8 @@ func (f *Follower) advance() verdict {
 	}
 	// Before the ring is looked at: who appends either sees this, or is seen.
 	f.parked.Store(false)
+	// No further than this: who appends more will flush it, and others wait.
+	upTo := f.s.appended.Load()
 	for {
 		var v verdict
 		var done bool
@@ -312,7 +325,7 @@ func (f *Follower) advance() verdict {
 		case f.parting != nil && !f.mid:
 			v, done = f.part()
 		case f.seg.Load() != nil:
-			v, done = f.live()
+			v, done = f.live(upTo)
 		default:
 			v, done = f.catchUp()
 		}
@@ -365,8 +378,8 @@ func (f *Follower) part() (verdict, bool) {
 }
 
 // live writes from the ring: everything of one segment at once, as far as it
-// goes to all followers alike.
-func (f *Follower) live() (verdict, bool) {
+// goes to all followers alike, but not beyond so many frames of the stream.
+func (f *Follower) live(frames uint64) (verdict, bool) {
 	s, seg := f.s, f.seg.Load()
 	// In this order: what was published before the end, is in n.
 	end, closed := s.end.Load(), s.closed.Load()
@@ -385,6 +398,10 @@ func (f *Follower) live() (verdict, bool) {
 			f.parting = &parting{why: ReasonClosed}
 			return verdict{}, false
 		}
+		f.blocked = false
+		return verdict{}, true
+	}
+	if seg.first+uint64(f.idx) >= frames {
 		f.blocked = false
 		return verdict{}, true
 	}
@@ -522,11 +539,7 @@ func (f *Follower) write(p []byte) (n int, v verdict, ok bool) {
 		f.s.h.count.bytes.Add(int64(n))
 	}
 	if err != nil {
-		why := ReasonWrite
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			why = ReasonClient
-		}
-		return n, f.leaving(why, CloseNow), false
+		return n, f.leaving(reasonOfError(err), CloseNow), false
 	}
 	return n, verdict{}, true
 }

@@ -212,6 +212,16 @@ func (c *fakeConn) how(t testing.TB) Closing {
 	return c.closed[0]
 }
 
+// A nullConn takes everything.
+type nullConn struct{ n int }
+
+func (*nullConn) Start(Peer, time.Duration) error { return nil }
+func (c *nullConn) TryWrite(p []byte) (int, error) {
+	c.n += len(p)
+	return len(p), nil
+}
+func (*nullConn) Close(Closing) {}
+
 // A leaver collects why followers left.
 type leaver struct {
 	mu     sync.Mutex

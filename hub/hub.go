@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"maps"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ type Hub struct {
 	catchUps  catchUps
 	budget    budget
 	count     counters
+	helpers   int // goroutines that may help a Flush
 
 	ctx  context.Context // of what reads from a Source
 	stop context.CancelFunc
@@ -57,7 +59,7 @@ type Hub struct {
 // error is the system's.
 func New(cfg Config) (*Hub, error) {
 	cfg.fill()
-	h := &Hub{cfg: cfg}
+	h := &Hub{cfg: cfg, helpers: runtime.GOMAXPROCS(0) - 1}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.lingering.h = h
 	h.catchUps.h = h

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -32,46 +33,51 @@ func (w wrapped) UnsafeConn() net.Conn { return w.Conn }
 // What the client sent and nobody read does not cost it the end of the
 // stream, whether it came before the end or comes after it.
 func TestUnreadInput(t *testing.T) {
-	h := running(t, Config{})
-	l := newLeaver()
-	server, client := pair(t, false)
-	s := h.Open(l.options(StreamOptions{}))
-	junk := bytes.Repeat([]byte("GET / HTTP/1.1\r\n\r\n"), 500)
-	if _, err := client.Write(junk); err != nil {
-		t.Fatal(err)
-	}
-	s.Follow(h.Hold(wrapped{wrapped{server}}), FollowOptions{Chunked: true})
-	s.Append(append(events(1, 2000, 200), endFrame(2001, sse.EndFinished)))
-	s.Flush()
-	buf := make([]byte, 1000)
-	n, err := io.ReadFull(client, buf) // a little, so that the hub has not written everything
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.Write(junk)
-	time.AfterFunc(20*time.Millisecond, func() { client.Write(junk) })
-	rest, err := io.ReadAll(client)
-	if err != nil {
-		t.Fatal("the end was reset away:", err)
-	}
-	text, whole := body(append(buf[:n], rest...))
-	if !whole {
-		t.Fatal("not whole")
-	}
-	seqs, _ := numbers(text)
-	consecutive(t, seqs, 1, 2000)
-	if why := l.next(t); why != ReasonFinished {
-		t.Fatal("left:", why)
-	}
-	// The hub's end is closed soon after the client's.
-	client.Close()
-	until(t, "closing", func() bool {
-		h.lingering.mu.Lock()
-		defer h.lingering.mu.Unlock()
-		return len(h.lingering.until) == 0
-	})
-	if _, err := server.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Error("the connection is still open:", err)
+	for _, secure := range []bool{false, true} {
+		h := running(t, Config{})
+		l := newLeaver()
+		raw, rawClient := pair(t, false)
+		server, client := net.Conn(wrapped{wrapped{raw}}), net.Conn(rawClient)
+		if secure {
+			server, client = secured(t, raw, rawClient)
+		}
+		s := h.Open(l.options(StreamOptions{}))
+		junk := bytes.Repeat([]byte("GET / HTTP/1.1\r\n\r\n"), 500)
+		if _, err := client.Write(junk); err != nil {
+			t.Fatal(err)
+		}
+		s.Follow(h.Hold(server), FollowOptions{Chunked: true})
+		s.Append(append(events(1, 2000, 200), endFrame(2001, sse.EndFinished)))
+		s.Flush()
+		if why := l.next(t); why != ReasonFinished {
+			t.Fatal("left:", why)
+		}
+		for range 10 { // the client is still sending when the hub has ended
+			if _, err := client.Write(junk); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		all, err := io.ReadAll(client)
+		if err != nil {
+			t.Fatalf("secure %v: the end was reset away: %v", secure, err)
+		}
+		text, whole := body(all)
+		if !whole {
+			t.Fatal("not whole")
+		}
+		seqs, _ := numbers(text)
+		consecutive(t, seqs, 1, 2000)
+		// The hub's end is closed soon after the client's.
+		client.Close()
+		until(t, "closing", func() bool {
+			h.lingering.mu.Lock()
+			defer h.lingering.mu.Unlock()
+			return len(h.lingering.until) == 0
+		})
+		if _, err := raw.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Error("the connection is still open:", err)
+		}
 	}
 }
 
@@ -308,17 +314,7 @@ func TestTLS(t *testing.T) {
 	s := h.Open(l.options(StreamOptions{}))
 	connect := func() (*tls.Conn, *tls.Conn) {
 		server, client := pair(t, false)
-		ts := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
-		tc := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
-		done := make(chan error, 1)
-		go func() { done <- ts.Handshake() }()
-		if err := tc.Handshake(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		return ts, tc
+		return secured(t, server, client)
 	}
 	ts, tc := connect()
 	s.Follow(h.Hold(ts), FollowOptions{Chunked: true})
@@ -362,6 +358,22 @@ func TestTLS(t *testing.T) {
 	if why := l.next(t); why != ReasonFinished {
 		t.Fatal("left:", why)
 	}
+}
+
+// secured lays TLS over both ends of a connection.
+func secured(t *testing.T, server, client net.Conn) (*tls.Conn, *tls.Conn) {
+	t.Helper()
+	ts := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	tc := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	done := make(chan error, 1)
+	go func() { done <- ts.Handshake() }()
+	if err := tc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return ts, tc
 }
 
 func certificate(t *testing.T) tls.Certificate {
@@ -440,4 +452,39 @@ func TestBadConn(t *testing.T) {
 	if n := s.Followers(); n != 0 {
 		t.Error(n, "followers")
 	}
+}
+
+// The fast path takes no lock of another stream's, of the budget or of the
+// wheel: with all of them taken, events still flow.
+func TestFlushNeedsNoBigLock(t *testing.T) {
+	h := still(t, Config{})
+	s, other := h.Open(StreamOptions{}), h.Open(StreamOptions{})
+	c := newFake(-1)
+	s.Follow(c, FollowOptions{Chunked: true})
+	f := other.Follow(newFake(-1), FollowOptions{Chunked: true})
+	s.Append(events(1, 1, 0))
+	locks := []*sync.Mutex{
+		&h.mu, &h.wheel.mu, &h.budget.mu, &h.catchUps.mu, &h.lingering.mu, &h.poller.mu, &h.count.mu, &other.mu, &f.mu,
+	}
+	for _, mu := range locks {
+		mu.Lock()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for seq := uint64(2); seq <= 4; seq++ {
+			s.Append(events(seq, seq, 0))
+			s.Flush()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(testTime):
+		t.Fatal("the fast path waits for a big lock")
+	}
+	for _, mu := range locks {
+		mu.Unlock()
+	}
+	seqs, _ := numbers(c.text())
+	consecutive(t, seqs, 1, 4)
 }

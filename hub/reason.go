@@ -10,7 +10,7 @@ const (
 	// ReasonClient: the client closed its side, or its connection broke.
 	ReasonClient Reason = "client"
 	// ReasonGhost: the client's machine no longer answers (what was sent to
-	// it was not acknowledged within the write timeout).
+	// it was not acknowledged within twice the write timeout).
 	ReasonGhost Reason = "ghost"
 	// ReasonWrite: a write failed while the connection seemed to be there.
 	ReasonWrite Reason = "write"

@@ -22,7 +22,8 @@ const (
 type segment struct {
 	buf   []byte  // chunk-framed blocks from the front, upstream ids from the back
 	index []entry // one a frame; as long as its capacity from the start
-	base  uint64  // bytes of the stream before this segment
+	first uint64  // frames of the stream before this segment
+	base  uint64  // and bytes
 	epoch uint64  // of every frame in it
 
 	n       atomic.Int32            // published entries
@@ -63,8 +64,8 @@ func (e *entry) block() (from, to uint32) {
 
 // newSegment returns an empty segment with room for size bytes and count
 // frames; with none of both it is only a place to wait at.
-func newSegment(size, count int, base, epoch uint64) *segment {
-	seg := &segment{base: base, epoch: epoch, ids: size}
+func newSegment(size, count int, first, base, epoch uint64) *segment {
+	seg := &segment{first: first, base: base, epoch: epoch, ids: size}
 	if size > 0 {
 		seg.buf = make([]byte, size)
 	}

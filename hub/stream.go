@@ -68,20 +68,20 @@ type Stream struct {
 	best     atomic.Uint64 // no follower is further than this
 	want     atomic.Uint64 // the Seq that the fastest must reach before Wait returns; 0: nobody waits
 	wake     chan struct{} // of Wait
+	appended atomic.Uint64 // frames; changes under mu, after they are published
 	stuck    atomic.Int32  // len(waiters)
 
-	mu       sync.Mutex
-	head     *segment
-	last     *segment
-	tail     sse.Pos
-	total    uint64 // framed bytes appended
-	appended uint64 // frames appended
-	frames   int    // in the ring
-	bytes    int64  // that the ring costs
-	size     int    // of the next segment's buffer
-	flushed  uint64
-	pace     uint64
-	dirty    bool // best may be too high
+	mu      sync.Mutex
+	head    *segment
+	last    *segment
+	tail    sse.Pos
+	total   uint64 // framed bytes appended
+	frames  int    // in the ring
+	bytes   int64  // that the ring costs
+	size    int    // of the next segment's buffer
+	flushed uint64
+	pace    uint64
+	dirty   bool // best may be too high
 
 	slots   []*Follower // with holes
 	holes   []int32
@@ -107,7 +107,7 @@ func (h *Hub) Open(o StreamOptions) *Stream {
 		s.tail = sse.Pos{Epoch: o.First.Epoch, Seq: o.First.Seq - 1}
 	}
 	s.flushed = s.tail.Seq
-	s.head = newSegment(0, 0, 0, o.First.Epoch)
+	s.head = newSegment(0, 0, 0, 0, o.First.Epoch)
 	s.last = s.head
 	s.SetEOL(o.EOL)
 	h.count.streams.Add(1)
@@ -128,7 +128,7 @@ func (s *Stream) SetEOL(eol sse.EOL) {
 // follower whose place in the ring has to go.
 func (s *Stream) Append(frames []sse.Frame) {
 	s.mu.Lock()
-	before, bytes := s.appended, s.bytes
+	before, bytes := s.appended.Load(), s.bytes
 	need := 0
 	for i := range frames {
 		need += room(&frames[i])
@@ -138,7 +138,7 @@ func (s *Stream) Append(frames []sse.Frame) {
 		s.push(&frames[i], n, need)
 		need -= n
 	}
-	added := s.appended - before
+	added := s.appended.Load() - before
 	grown := s.bytes > bytes
 	evict := grown && s.trim()
 	if grown {
@@ -185,7 +185,7 @@ func (s *Stream) push(f *sse.Frame, room, rest int) {
 	used := seg.used
 	seg.add(f, seq)
 	s.total += uint64(seg.used - used)
-	s.appended++
+	s.appended.Add(1)
 	s.frames++
 	if f.Kind == sse.KindEnd {
 		s.end.Store(endSet | uint32(f.End))
@@ -199,13 +199,13 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 	size := min(max(s.size, rest, minSegment), most)
 	s.size = min(2*size, most)
 	average := 96
-	if s.appended > 0 {
-		average = max(int(s.total/s.appended), 8)
+	if n := s.appended.Load(); n > 0 {
+		average = max(int(s.total/n), 8)
 	}
 	frames := max(s.h.cfg.RingEvents/4, 1)
 	enough := frames * average
 	size = max(min(size, enough+enough/8), need)
-	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.total, epoch)
+	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.appended.Load(), s.total, epoch)
 	s.bytes += seg.cost()
 	s.h.budget.used.Add(seg.cost())
 	s.link(seg)
@@ -257,7 +257,7 @@ func (s *Stream) unread(seq uint64) bool {
 func (s *Stream) drop() bool {
 	seg := s.head
 	if seg == s.last {
-		s.link(newSegment(0, 0, s.total, seg.epoch))
+		s.link(newSegment(0, 0, s.appended.Load(), s.total, seg.epoch))
 		if s.head != seg {
 			return false // it was empty, and is gone
 		}
