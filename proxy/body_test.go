@@ -257,6 +257,59 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// Request and answer may flow at the same time, piece by piece.
+func TestDuplex(t *testing.T) {
+	addr := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		rc.EnableFullDuplex()
+		rc.Flush()
+		buf := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(buf)
+			if n > 0 {
+				fmt.Fprintf(w, "<%s>", buf[:n])
+				rc.Flush()
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	w := newWorld(t, []string{addr})
+	c := w.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	if head := c.head(); !strings.Contains(head, "Connection: close\r\n") {
+		t.Errorf("head %q", head)
+	}
+	for _, b := range "abc" {
+		c.send(fmt.Sprintf("1\r\n%c\r\n", b))
+		c.expect(fmt.Sprintf("0003\r\n<%c>\r\n", b))
+	}
+	c.send("0\r\n\r\n")
+	c.expect("0\r\n\r\n")
+	if rest, err := c.rest(); rest != "" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+// An upstream that stops reading an upload does not hold it for ever.
+func TestUpstreamThatDoesNotRead(t *testing.T) {
+	addr := rawBackend(t, func(c net.Conn, r *bufio.Reader) {
+		r.ReadString('\n')
+		time.Sleep(2 * time.Second) // longer than the gate is to wait
+	})
+	w := newWorld(t, []string{addr}, func(_ *Config, r *Route) {
+		r.Upstream.Transport = NewTransport(TransportOptions{WriteTimeout: 200 * time.Millisecond})
+	})
+	c := w.dial()
+	fmt.Fprintf(c.TCPConn, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", heavy)
+	go io.Copy(c.TCPConn, noise(heavy))
+	resp, body := c.response("POST")
+	if resp.StatusCode != 504 || !strings.Contains(body, `"upstream_timeout"`) {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
 // An upstream that closes without an answer ends the request, although the
 // client is in the middle of its body and silent.
 func TestUpstreamClosesDuringUpload(t *testing.T) {

@@ -135,6 +135,8 @@ func isEventStream(resp *http.Response) bool {
 
 // outgoing builds the header lines of the upstream request: the client's own, but
 // for those that end at this hop, and what is to be known of the way here.
+// There is no Via: servers that see one withhold compression and more from
+// who may well do without us.
 func (x *exchange) outgoing() http.Header {
 	h := make(http.Header, len(x.fields)+8)
 	values := make([]string, len(x.fields)+8)

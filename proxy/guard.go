@@ -80,6 +80,10 @@ func (x *exchange) guard() *refusal {
 	return nil
 }
 
+// maxFields bounds the header lines of a request: an empty one costs its
+// sender four bytes and us a hundred.
+const maxFields = 512
+
 // parseHead cuts the header lines into fields.
 func (x *exchange) parseHead(head string) *refusal {
 	x.fields = x.room[:0]
@@ -107,6 +111,9 @@ func (x *exchange) parseHead(head string) *refusal {
 		value = trimSpace(value)
 		if !isFieldValue(value) {
 			return badRequest("bad_head", "a header value has control characters")
+		}
+		if len(x.fields) == maxFields {
+			return &refusal{http.StatusRequestHeaderFieldsTooLarge, "head_too_large", "the head of the request has too many lines"}
 		}
 		x.fields = append(x.fields, field{name, value})
 	}

@@ -118,6 +118,7 @@ func TestSmuggling(t *testing.T) {
 	// Too much of it.
 	f("GET /"+strings.Repeat("a", 70<<10)+" HTTP/1.1\r\nHost: h\r\n\r\n", 431, "head_too_large")
 	f(post(strings.Repeat("X-A: b\r\n", 10000)), 431, "head_too_large")
+	f(post(strings.Repeat("a:\r\n", 1000)+"\r\n"), 431, "head_too_large")
 
 	// And what is odd, but means one thing only, passes.
 	for _, ok := range []string{

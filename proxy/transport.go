@@ -17,6 +17,7 @@ import (
 // means its default.
 type TransportOptions struct {
 	ConnectTimeout time.Duration // TCP and TLS, each; 5 s
+	WriteTimeout   time.Duration // how long the upstream may leave a piece of a request unread; 1 min
 	KeepIdle       time.Duration // how long a connection is kept for the next request; 4 s
 	MaxHeader      int64         // bytes of a response's head; 256 KiB
 	MaxIdle        int           // connections kept to one endpoint; 256
@@ -30,13 +31,14 @@ type TransportOptions struct {
 func NewTransport(o TransportOptions) *http.Transport {
 	connect := orDefault(o.ConnectTimeout, 5*time.Second)
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}
+	write := orDefault(o.WriteTimeout, time.Minute)
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &upstreamConn{Conn: c}, nil
+			return &upstreamConn{Conn: c, patience: write}, nil
 		},
 		TLSClientConfig:        o.TLS,
 		TLSHandshakeTimeout:    connect,
@@ -60,6 +62,8 @@ func (e *connectError) Unwrap() error { return e.error }
 // decides whether a request may be sent again.
 type upstreamConn struct {
 	net.Conn
+	patience time.Duration // of a write
+
 	sent   atomic.Int64                // bytes given to the system
 	closed atomic.Bool                 // the other side had closed in order, and
 	taken  atomic.Int64                // so much of sent had arrived there by then
@@ -68,6 +72,7 @@ type upstreamConn struct {
 }
 
 func (c *upstreamConn) Write(b []byte) (int, error) {
+	c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
 	n, err := c.Conn.Write(b)
 	c.sent.Add(int64(n))
 	if err != nil {
