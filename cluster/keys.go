@@ -98,18 +98,25 @@ func (n *Node) bidOf(key string) *registry.Bid {
 	}
 }
 
+// dropBid forgets that a stream holds a key on this node. n.mu is held.
+func (n *Node) dropBid(key string, id sse.StreamID) {
+	b := n.keys[key]
+	if b == nil {
+		return
+	}
+	select {
+	case <-b.done:
+		if b.now.Stream == id {
+			delete(n.keys, key)
+		}
+	default: // an election that is being held: not this stream's any more
+	}
+}
+
 // free gives a key back whose stream never came to be.
 func (n *Node) free(key string, s *Stream) {
 	n.mu.Lock()
-	if b := n.keys[key]; b != nil {
-		select {
-		case <-b.done:
-			if b.now.Stream == s.ID {
-				delete(n.keys, key)
-			}
-		default:
-		}
-	}
+	n.dropBid(key, s.ID)
 	n.mu.Unlock()
 	n.regs.do(func(ctx context.Context) error { return n.cfg.Registry.Release(ctx, key, s.ID) })
 }

@@ -140,6 +140,12 @@ func (o *outbox) round(ctx context.Context, list []*Stream) error {
 			}
 		case errors.Is(err, reconnect.ErrFenced):
 			s.fenced()
+		case errors.Is(err, reconnect.ErrBatch), errors.Is(err, reconnect.ErrBroken):
+			// To try again is no use. Whoever reads on is told of the gap.
+			o.n.cfg.Report(Report{What: "frames could not be logged", Stream: s.ID, Err: err})
+			o.n.count.logErrors.Add(1)
+			s.logged.Store(frames[len(frames)-1].Pos.Seq)
+			s.hub.Flushed(s.logged.Load())
 		default:
 			failed = err
 			o.n.count.logErrors.Add(1)

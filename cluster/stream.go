@@ -469,9 +469,7 @@ func (n *Node) forget(s *Stream) {
 	if n.streams[s.ID] == s {
 		delete(n.streams, s.ID)
 	}
-	if b := n.keys[key]; b != nil && b.now.Stream == s.ID && !b.until.IsZero() {
-		delete(n.keys, key)
-	}
+	n.dropBid(key, s.ID)
 	if left := slices.DeleteFunc(n.prints[print], func(id sse.StreamID) bool { return id == s.ID }); len(left) > 0 {
 		n.prints[print] = left
 	} else {

@@ -92,7 +92,9 @@ func openDrivers(cfg Config, node, advertise, internal string, shared *Memory, l
 	}
 	d.closers = append(d.closers, client.Close)
 	d.health["redis"] = func(ctx context.Context) error { return client.Ping(ctx).Err() }
-	d.log = redislog.New(client, c.Prefix)
+	logs := redislog.New(client, c.Prefix)
+	d.closers = append(d.closers, func() error { logs.Close(); return nil })
+	d.log = logs
 	d.registry = redisreg.New(client, c.Prefix)
 	if c.RabbitMQ == "" {
 		d.kind, d.busName = "redis", "bus"
