@@ -44,7 +44,7 @@ const (
 	// LostRefused: the broker did not take it (nack, or the connection broke
 	// before the confirm came).
 	LostRefused LostReason = "refused"
-	// LostOverflow: the queue to that node, or its own, is full.
+	// LostOverflow: the queue to that node, or our own, is full.
 	LostOverflow LostReason = "overflow"
 )
 
@@ -54,10 +54,12 @@ type Handler interface {
 	// Receive hands over messages in the order in which their sender sent
 	// them. The slice and its Bodies belong to the callee.
 	Receive(msgs []Message)
-	// Lost tells that something sent to node `to` did not arrive.
+	// Lost tells that something sent to node `to` did not arrive. Several
+	// losses of one sort may be told in one call.
 	Lost(to string, why LostReason)
 	// Up tells that the transport came up (messages sent to this node before
-	// may have been lost: resync) or went down.
+	// may have been lost: resync) or went down. Up(true) is the first call of
+	// all; the end of Run is no Up(false).
 	Up(up bool)
 }
 
@@ -66,8 +68,10 @@ type Bus interface {
 	// Send hands messages for node `to` to the transport as one parcel and
 	// returns as soon as they are handed over, without waiting for delivery;
 	// it never waits for a broker that does not answer longer than ctx
-	// allows. Concurrent calls are allowed; messages of sequential calls to
-	// one node arrive in order, or not at all. Sending to oneself works.
+	// allows. Where its queue is full, a driver does not wait: it loses the
+	// parcel and says LostOverflow. Concurrent calls are allowed; messages of
+	// sequential calls to one node arrive in order, or not at all. From is
+	// this node's id, whatever the messages say. Sending to oneself works.
 	// Errors: ErrDown, ErrTooBig, ErrClosed, ctx.Err().
 	Send(ctx context.Context, to string, msgs []Message) error
 	// Run connects, receives and calls h until ctx is done, reconnecting by

@@ -2,6 +2,9 @@ package rabbit_test
 
 import (
 	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -220,4 +223,45 @@ func TestErr(t *testing.T) {
 	f("amqp://guest:geheim@"+broker.Addr+"/", "username or password not allowed")
 	f("amqp://guest:guest@"+broker.Addr+"/nothere", "vhost")
 	f("amqp://guest:geheim@127.0.0.1:1/", "refused")
+}
+
+// TLS goes through the same sockets, and a certificate that nobody vouches for
+// is refused.
+func TestTLS(t *testing.T) {
+	bustest.NoLeak(t)
+	cert, trust := bustest.Certificate(t)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	must(t, os.WriteFile(file, trust, 0o600))
+	cable := bustest.NewCable(t, broker.Addr, cert)
+	cfg := config(t, "a")
+	cfg.URL = "amqps://guest:guest@" + cable.Addr + "/?cacertfile=" + url.QueryEscape(file)
+	a := node(t, cfg)
+	a.Say(t, "a", bus.Message{Kind: 1, Body: make([]byte, bus.MaxBody)})
+	a.WaitMessages(t, 1)
+	cable.Silence(-1)
+	a.WaitDown(t, 1)
+	a.WaitUp(t, 2)
+
+	cfg.URL = "amqps://guest:guest@" + cable.Addr + "/"
+	b := bustest.StartDown(t, open(t, cfg), "a")
+	deadline := time.Now().Add(time.Minute)
+	for b.Err() == nil || !strings.Contains(b.Err().Error(), "certificate") {
+		if time.Now().After(deadline) {
+			t.Fatalf("Err is %v", b.Err())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A node id that AMQP has no room for is nobody's.
+func TestEndlessNode(t *testing.T) {
+	bustest.NoLeak(t)
+	a := node(t, config(t, "a"))
+	nobody := strings.Repeat("x", 1000)
+	a.Say(t, nobody, bus.Message{Kind: 1})
+	a.WaitLost(t, nobody, bus.LostUnroutable)
+	a.Reach(t, a)
+	if len(a.Ups()) != 1 {
+		t.Fatalf("ups: %v", a.Ups())
+	}
 }

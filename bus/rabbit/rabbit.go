@@ -90,8 +90,9 @@ func defaulted[T comparable](v *T, d T) T {
 // Send implements bus.Bus. It never waits: what the queue in this process has
 // no room for is lost, which the handler is told with LostOverflow.
 func (b *Bus) Send(ctx context.Context, to string, msgs []bus.Message) error {
-	if len(to) > longestName {
-		return fmt.Errorf("%w: a node id of %d bytes", ErrConfig, len(to))
+	if len(to) > longestName { // no node of ours, and AMQP could not even say it
+		b.link.Lost(to, bus.LostUnroutable)
+		return ctx.Err()
 	}
 	return b.link.Send(ctx, to, msgs)
 }

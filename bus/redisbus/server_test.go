@@ -1,6 +1,9 @@
 package redisbus_test
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"testing"
@@ -114,4 +117,25 @@ func TestAnotherKindOfClient(t *testing.T) {
 	if err := b.Send(t.Context(), "a", []bus.Message{{}}); !errors.Is(err, bus.ErrDown) {
 		t.Fatal(err)
 	}
+}
+
+// The options are those of the client, TLS and password included.
+func TestTLSAndPassword(t *testing.T) {
+	bustest.NoLeak(t)
+	c := client(t, server)
+	must(t, c.ConfigSet(t.Context(), "requirepass", "geheim").Err())
+	t.Cleanup(func() { must(t, c.ConfigSet(context.Background(), "requirepass", "").Err()) })
+	cert, trust := bustest.Certificate(t)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(trust)
+	cable := bustest.NewCable(t, server.Addr, cert)
+	o := &redis.Options{Addr: cable.Addr, Password: "geheim", TLSConfig: &tls.Config{RootCAs: pool}}
+	with := redis.NewClient(o)
+	t.Cleanup(func() { with.Close() })
+	a := bustest.Start(t, redisbus.New(with, prefix, "a"), "a")
+	a.Say(t, "a", bus.Message{Kind: 1, Body: make([]byte, bus.MaxBody)})
+	a.WaitMessages(t, 1)
+	cable.Silence(-1)
+	a.WaitDown(t, 1)
+	a.WaitUp(t, 2)
 }

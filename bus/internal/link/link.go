@@ -113,11 +113,14 @@ func (l *Link) Send(ctx context.Context, to string, msgs []bus.Message) error {
 	}
 	err := l.queue.add(to, l.signed(msgs))
 	if errors.Is(err, errFull) {
-		l.lost.add(to, bus.LostOverflow)
+		l.Lost(to, bus.LostOverflow)
 		return nil
 	}
 	return err
 }
+
+// Lost has the handler told that something sent to a node did not arrive.
+func (l *Link) Lost(to string, why bus.LostReason) { l.lost.add(to, why) }
 
 // signed returns msgs as sent by this node, the same slice where they are.
 func (l *Link) signed(msgs []bus.Message) []bus.Message {

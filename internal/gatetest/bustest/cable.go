@@ -1,10 +1,18 @@
 package bustest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Cable is a way to a broker on which connections can go silent, as when a
@@ -22,12 +30,16 @@ type plug struct {
 	silent    atomic.Bool
 }
 
-// NewCable returns a cable to addr, which ends with the test.
-func NewCable(tb testing.TB, addr string) *Cable {
+// NewCable returns a cable to addr, which ends with the test. With a
+// certificate it speaks TLS at our end.
+func NewCable(tb testing.TB, addr string, certs ...tls.Certificate) *Cable {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if len(certs) > 0 {
+		l = tls.NewListener(l, &tls.Config{Certificates: certs})
 	}
 	c := &Cable{Addr: l.Addr().String()}
 	var wg sync.WaitGroup
@@ -107,4 +119,28 @@ func (p *plug) pass(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+// Certificate makes a certificate for 127.0.0.1, signed by itself, and returns
+// it as PEM too, for who is to trust it.
+func Certificate(tb testing.TB) (cert tls.Certificate, trust []byte) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		NotAfter:              time.Now().Add(time.Hour),
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
