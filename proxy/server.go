@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -64,19 +63,19 @@ func headReceived(h *fasthttp.RequestHeader) (none fasthttp.RequestConfig) {
 func (p *Proxy) badHead(ctx *fasthttp.RequestCtx, err error) {
 	ctx.Response.SetBodyStream(answered{ctx.Conn(), nil}, 0)
 	status, reason, detail := http.StatusBadRequest, "bad_head", "the head of the request is not well-formed"
-	var small *fasthttp.ErrSmallBuffer
-	var timeout net.Error
 	if _, nothing := err.(net.Error); nothing {
 		return // not a byte came: a connection that was made in advance
 	}
+	_, small := errors.AsType[*fasthttp.ErrSmallBuffer](err)
+	network, broken := errors.AsType[net.Error](err)
 	switch {
-	case errors.As(err, &small):
+	case small:
 		status, reason, detail = http.StatusRequestHeaderFieldsTooLarge, "head_too_large", "the head of the request is too large"
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case broken && network.Timeout():
 		status, reason, detail = http.StatusRequestTimeout, "head_timeout", "the head of the request did not come in time"
-	case errors.As(err, &timeout):
+	case broken:
 		p.counters.refused("client_gone")
-		return // the connection is broken
+		return
 	}
 	p.counters.refused(reason)
 	p.counters.answered(status)

@@ -367,8 +367,7 @@ func (x *exchange) trailers() http.Header {
 
 // why gives an error of roundTrip its status and its reason.
 func why(err error) refusal {
-	var connect *connectError
-	var record tls.RecordHeaderError
+	_, connecting := errors.AsType[*connectError](err)
 	switch {
 	case errors.Is(err, errTarget):
 		return refusal{http.StatusBadRequest, "bad_target", "the request target has an invalid escape"}
@@ -382,11 +381,11 @@ func why(err error) refusal {
 		return refusal{http.StatusServiceUnavailable, "no_endpoint", "the upstream has no endpoint"}
 	case errors.Is(err, errHeaderTimeout):
 		return refusal{http.StatusGatewayTimeout, "upstream_timeout", "the upstream did not answer in time"}
-	case errors.As(err, &connect):
+	case connecting:
 		switch {
 		case isTimeout(err):
 			return refusal{http.StatusGatewayTimeout, "upstream_connect_timeout", "the upstream could not be reached in time"}
-		case errors.As(err, &record), isTLS(err):
+		case isTLS(err):
 			return refusal{http.StatusBadGateway, "upstream_tls", "no secure connection to the upstream came about"}
 		}
 		return refusal{http.StatusBadGateway, "upstream_unreachable", "the upstream could not be reached"}
@@ -399,12 +398,13 @@ func why(err error) refusal {
 }
 
 func isTimeout(err error) bool {
-	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
+	network, ok := errors.AsType[net.Error](err)
+	return ok && network.Timeout()
 }
 
 func isTLS(err error) bool {
-	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
-	return errors.As(err, &verify) || errors.As(err, &alert)
+	_, record := errors.AsType[tls.RecordHeaderError](err)
+	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
+	_, alert := errors.AsType[tls.AlertError](err)
+	return record || verify || alert
 }

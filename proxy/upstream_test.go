@@ -2,10 +2,14 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +40,63 @@ func TestUnreachable(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})}})
 	plain.fails(502, "upstream_tls")
+}
+
+// An upstream behind TLS: requests, streams of bytes, upgrades, and stale
+// connections; a certificate that nobody vouches for is refused.
+func TestTLSUpstream(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+			io.Copy(conn, rw)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %d", r.Proto, r.Host, len(body))
+	}))
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	trusting := func(_ *Config, r *Route) {
+		r.Upstream.Transport = NewTransport(TransportOptions{TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}})
+	}
+	secure := []discover.Endpoint{{ID: "tls", URL: s.URL}}
+
+	w := newWorld(t, nil)
+	w.bal.Update(secure)
+	w.fails(502, "upstream_tls")
+
+	w = newWorld(t, nil, trusting)
+	w.bal.Update(secure)
+	c := w.dial()
+	for i := range 20 {
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+		if resp, body := c.response("POST"); body != "HTTP/1.1 h 3" {
+			t.Errorf("request %d: %d %s", i, resp.StatusCode, body)
+		}
+		if i%5 == 0 {
+			s.CloseClientConnections()
+			time.Sleep(time.Millisecond)
+		}
+	}
+	c.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	if head := c.head(); !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatalf("head %q", head)
+	}
+	c.send("echo")
+	c.expect("echo")
+	c.CloseWrite()
+	if rest, err := c.rest(); rest != "" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
 }
 
 // fails sees a GET fail with this status and reason, and no address told.
