@@ -84,12 +84,8 @@ func (o *outbox) run(ctx context.Context) {
 func (o *outbox) drain(ctx context.Context) {
 	for ctx.Err() == nil {
 		list := o.take(nil)
-		if len(list) == 0 {
-			o.busy.Lock() // a round that had begun
-			o.busy.Unlock()
-			return
-		}
-		if o.round(ctx, list) != nil {
+		// Also without news: a round that had begun is waited for.
+		if o.round(ctx, list) != nil || len(list) == 0 {
 			return
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
 
 	"reflect"
 	"slices"
@@ -194,11 +193,4 @@ func route(cfg Config, r Route, up *proxy.Upstream) *proxy.Route {
 		"line": proxy.HeartbeatLine, "comment": proxy.HeartbeatComment, "event": proxy.HeartbeatEvent, "off": proxy.HeartbeatOff,
 	}[r.HeartbeatStyle]
 	return out
-}
-
-// balancers lists the endpoints' states for metrics.
-func (u *upstreams) names() []string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return slices.Sorted(maps.Keys(u.byName))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,7 +92,7 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 		if n > 0 {
 			if bad := p.take((*buf)[:n]); bad != nil {
 				cancel(bad)
-				return sse.EndCut, p.apology("event_too_large", bad.Error())
+				return sse.EndCut, cluster.ErrorBlock("event_too_large", bad.Error())
 			}
 		}
 		if err != nil {
@@ -105,7 +106,7 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 func (p *pump) ended(ctx context.Context, err error) (sse.End, []byte) {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(err, io.EOF) && p.done, p.done:
+	case p.done:
 		return sse.EndFinished, nil
 	case errors.Is(err, io.EOF):
 		return sse.EndClean, nil
@@ -116,8 +117,6 @@ func (p *pump) ended(ctx context.Context, err error) (sse.End, []byte) {
 	}
 	return sse.EndCut, nil
 }
-
-func (p *pump) apology(reason, detail string) []byte { return cluster.ErrorBlock(reason, detail) }
 
 // take decodes what was read and gives the events to the stream: all of them
 // in one go, so that a follower gets them in one write.
@@ -198,18 +197,10 @@ func (p *pump) event() {
 	p.add(f)
 }
 
+// isDone reports whether the event matches a done marker.
 func (p *pump) isDone() bool {
-	for _, d := range p.route.Done {
-		if string(p.ev.Data) == d {
-			return true
-		}
-	}
-	for _, name := range p.route.DoneEvents {
-		if string(p.ev.Name) == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.route.Done, func(d string) bool { return string(p.ev.Data) == d }) ||
+		slices.ContainsFunc(p.route.DoneEvents, func(name string) bool { return string(p.ev.Name) == name })
 }
 
 func (p *pump) add(f sse.Frame) {
