@@ -253,7 +253,7 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 		return
 	}
 	n.cfg.Report(Report{What: "stream lost with a dead node", Stream: s.ID})
-	s.End(sse.EndLost, ErrorBlock("upstream_lost", "the node that read the upstream died"))
+	s.Fail(sse.EndLost, "upstream_lost", "the node that read the upstream died")
 }
 
 // tend forgets ended streams and followers that have not been heard of.
@@ -315,17 +315,4 @@ func (s *Stream) limits() reconnect.Limits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.spec.Limits
-}
-
-// ErrorBlock is the event that tells a client why its stream cannot go on. It
-// bears no id, so that coming back asks from the last real event on.
-func ErrorBlock(reason, detail string) []byte {
-	b, err := sse.AppendMessage(nil, &sse.Message{
-		Name: "ssegate.error",
-		Data: []byte(`{"reason":"` + reason + `","detail":"` + detail + `"}`),
-	}, sse.LF)
-	if err != nil {
-		panic(err) // both are words of our own
-	}
-	return b
 }

@@ -101,6 +101,9 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		}
 		tail = sse.Pos{Epoch: rec.Tail.Epoch, Seq: rec.Tail.Seq - 1}
 		end = []sse.Frame{{Pos: rec.Tail, Kind: sse.KindEnd, End: rec.End}}
+	case !n.logReaches(ctx, rec.Stream, after, tails[0].Pos):
+		// The log has lost what comes next (it was emptied, say). The owner
+		// may have it in memory: begin where the client is, and let it send.
 	default:
 		tail = tails[0].Pos
 	}
@@ -144,6 +147,18 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		n.wg.Go(func() { n.reconsider(n.ctx, s) })
 	}
 	return s, nil
+}
+
+// logReaches reports whether a log has what comes after a position, or nothing
+// newer.
+func (n *Node) logReaches(ctx context.Context, id sse.StreamID, after, tail sse.Pos) bool {
+	if tail.Seq <= after.Seq {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	_, err := n.cfg.Log.Read(ctx, id, after, 1)
+	return !errors.Is(err, reconnect.ErrGap)
 }
 
 // dropReplica forgets a replica that nobody follows any more.

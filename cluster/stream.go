@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,7 @@ type Stream struct {
 	hub   *hub.Stream
 	local Local
 
+	eol   atomic.Uint32
 	owned atomic.Bool
 	over  atomic.Bool // an end frame was appended
 	quiet atomic.Bool // the registry is not to hear of it yet
@@ -308,7 +310,24 @@ func (s *Stream) Append(frames []sse.Frame) {
 }
 
 // SetEOL says which line end the stream is written in.
-func (s *Stream) SetEOL(eol sse.EOL) { s.hub.SetEOL(eol) }
+func (s *Stream) SetEOL(eol sse.EOL) {
+	s.eol.Store(uint32(eol))
+	s.hub.SetEOL(eol)
+}
+
+// Fail ends the stream, and tells the clients why by an event `ssegate.error`.
+// It bears no id, so that who comes back asks from the last real event on.
+func (s *Stream) Fail(end sse.End, reason, detail string) {
+	data, _ := json.Marshal(struct { // strings always marshal
+		Reason string `json:"reason"`
+		Detail string `json:"detail"`
+	}{reason, detail})
+	block, err := sse.AppendMessage(nil, &sse.Message{Name: "ssegate.error", Data: data}, sse.EOL(s.eol.Load()))
+	if err != nil {
+		panic(err) // the name is our own, and data may be anything
+	}
+	s.End(end, block)
+}
 
 // Wait keeps pace: it returns when the fastest follower is near enough for
 // the pump to read on, or with the context's error.

@@ -71,9 +71,10 @@ func newPump(s *cluster.Stream, route *Route, print string) *pump {
 	}
 }
 
-// run pumps body until it ends, and says how it ended. cancel ends the
-// upstream request; ctx is done when somebody called it.
-func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, idle time.Duration, buffers *readBuffers) (sse.End, []byte) {
+// run pumps body until it ends, and says how it ended; why is not nil where
+// clients are to be told, since it was our doing. cancel ends the upstream
+// request; ctx is done when somebody called it.
+func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, idle time.Duration, buffers *readBuffers) (end sse.End, why error) {
 	buf := buffers.get()
 	defer buffers.put(buf)
 	var watchdog *time.Timer
@@ -92,7 +93,7 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 		if n > 0 {
 			if bad := p.take((*buf)[:n]); bad != nil {
 				cancel(bad)
-				return sse.EndCut, cluster.ErrorBlock("event_too_large", bad.Error())
+				return sse.EndCut, bad
 			}
 		}
 		if err != nil {
@@ -103,7 +104,7 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 }
 
 // ended says what a read error means for the followers.
-func (p *pump) ended(ctx context.Context, err error) (sse.End, []byte) {
+func (p *pump) ended(ctx context.Context, err error) (sse.End, error) {
 	cause := context.Cause(ctx)
 	switch {
 	case p.done:

@@ -159,7 +159,7 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 // late goes on with a request whose client was given a head already.
 func (st *streams) late(run *started, route *Route, print string, up *answer, err error) {
 	end := func(reason, detail string) {
-		run.s.End(sse.EndCut, cluster.ErrorBlock(reason, detail))
+		run.s.Fail(sse.EndCut, reason, detail)
 		run.cancel(nil)
 	}
 	if err != nil {
@@ -189,12 +189,15 @@ func (st *streams) pump(run *started, route *Route, print string, up *answer, bo
 // read runs a pump and ends its stream as the upstream ended.
 func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	stop := context.AfterFunc(run.ctx, func() { up.cancel(context.Cause(run.ctx)) })
-	end, block := p.run(run.ctx, run.cancel, body, p.route.Upstream.IdleTimeout, &st.buffers)
-	if context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil {
+	end, why := p.run(run.ctx, run.cancel, body, p.route.Upstream.IdleTimeout, &st.buffers)
+	run.s.SetUpstreamID(p.lastID)
+	switch {
+	case context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil:
 		run.s.Abandon() // another node goes on with it
-	} else {
-		run.s.SetUpstreamID(p.lastID)
-		run.s.End(end, block)
+	case why != nil:
+		run.s.Fail(end, "event_too_large", why.Error())
+	default:
+		run.s.End(end, nil)
 	}
 	stop()
 	body.Close()
@@ -206,7 +209,7 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 // the upstream is asked for what follows its own last id. It does not block.
 func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 	st := p.streams
-	lost := func(detail string) { s.End(sse.EndLost, cluster.ErrorBlock("upstream_lost", detail)) }
+	lost := func(detail string) { s.Fail(sse.EndLost, "upstream_lost", detail) }
 	route := p.table.Load().Named(rec.Route)
 	x := restoreRequest(p, route, rec.Request)
 	if x == nil || len(from.ID) == 0 {

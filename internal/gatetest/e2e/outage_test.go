@@ -85,9 +85,12 @@ func TestServicesRestartEmpty(t *testing.T) {
 	a, b := w.pair(t, "")
 	for name, p := range map[string]*service.Proc{"redis": w.redis, "rabbitmq": w.rabbit} {
 		t.Run(name, func(t *testing.T) {
-			path := "/count?n=6000&every=5ms&of=" + name
-			s := EventSource(t, a.URL+path, "").Record()
-			s.Wait(50)
+			path := "/count?n=4000&every=5ms&of=" + name
+			away := EventSource(t, a.URL+path, "") // leaves before, and comes back after
+			before := away.Take(20)
+			s := EventSource(t, a.URL+path, away.LastID).Record()
+			away.Close()
+			s.Wait(30)
 			p.Kill()
 			s.Wait(100)
 			p.Start()
@@ -106,10 +109,14 @@ func TestServicesRestartEmpty(t *testing.T) {
 				far.Close()
 				id = far.LastID
 			}
-			want(t, got, Numbers(1, len(got), false))
+			want(t, got, Numbers(21, 20+len(got), false))
+			back := EventSource(t, b.URL+path, away.LastID)
+			want(t, back.Take(100), Numbers(21, 120, false))
+			back.Close()
+			got = append(before, got...)
 			far := EventSource(t, b.URL+path, id)
 			rest, clean := far.Rest()
-			want(t, append(got, rest...), Numbers(1, 6000, true))
+			want(t, append(got, rest...), Numbers(1, 4000, true))
 			if !clean {
 				t.Error("the end was not clean")
 			}
