@@ -14,7 +14,9 @@ import (
 const (
 	outboxFrames = 1024      // of one stream in one batch
 	outboxBytes  = 256 << 10 // of one stream in one batch
+	outboxPart   = 4 << 20   // of all batches that are written at once, and one more
 	outboxWait   = 2 * time.Second
+	outboxPause  = time.Second // at most, between two tries: whoever hops waits for the log
 )
 
 // outbox tells the log, and then the nodes that follow, what owned streams
@@ -54,12 +56,15 @@ func (o *outbox) take(into []*Stream) []*Stream {
 	into = append(into[:0], o.list...)
 	clear(o.list)
 	o.list = o.list[:0]
+	for _, s := range into {
+		s.queued.Store(false) // before its ring is read: what comes now queues it again
+	}
 	return into
 }
 
 func (o *outbox) run(ctx context.Context) {
 	var list []*Stream
-	var wait reconnect.Backoff
+	wait := reconnect.Backoff{Max: outboxPause}
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,15 +96,30 @@ func (o *outbox) drain(ctx context.Context) {
 	}
 }
 
-// round writes one batch of each stream to the log and sends it on. The
-// error is the log's, when it could not be reached.
+// round writes one batch of each stream to the log and sends it on, a part of
+// them at a time: what is due after the log was away must not be more than it
+// can take within outboxWait. The error is the log's, when it could not be
+// reached.
 func (o *outbox) round(ctx context.Context, list []*Stream) error {
 	o.busy.Lock()
 	defer o.busy.Unlock()
+	for len(list) > 0 {
+		n, err := o.part(ctx, list)
+		if err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// part is a round of the first n streams of the list.
+func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 	batches := make([]reconnect.Batch, 0, len(list))
 	from := make([]*Stream, 0, len(list))
-	for _, s := range list {
-		s.queued.Store(false) // before reading: what comes now queues it again
+	bytes := 0
+	for ; n < len(list) && bytes < outboxPart; n++ {
+		s := list[n]
 		if !s.owned.Load() {
 			continue
 		}
@@ -108,24 +128,26 @@ func (o *outbox) round(ctx context.Context, list []*Stream) error {
 			o.send(ctx, s)
 			continue
 		}
+		for i := range frames {
+			bytes += len(frames[i].Block)
+		}
 		batches = append(batches, reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Frames: frames})
 		from = append(from, s)
 	}
 	if len(batches) == 0 {
-		return nil
+		return n, nil
 	}
 	actx, cancel := context.WithTimeout(ctx, outboxWait)
 	errs := o.n.cfg.Log.Append(actx, batches)
 	cancel()
-	var failed error
 	for i, s := range from {
-		var err error
+		var failed error
 		if errs != nil {
-			err = errs[i]
+			failed = errs[i]
 		}
 		frames := batches[i].Frames
 		switch {
-		case err == nil:
+		case failed == nil:
 			last := frames[len(frames)-1].Pos.Seq
 			s.logged.Store(last)
 			s.hub.Flushed(last)
@@ -134,20 +156,20 @@ func (o *outbox) round(ctx context.Context, list []*Stream) error {
 			if s.hub.Tail().Seq > last {
 				o.add(s)
 			}
-		case errors.Is(err, reconnect.ErrFenced):
+		case errors.Is(failed, reconnect.ErrFenced):
 			s.fenced()
-		case errors.Is(err, reconnect.ErrBatch), errors.Is(err, reconnect.ErrBroken):
+		case errors.Is(failed, reconnect.ErrBatch), errors.Is(failed, reconnect.ErrBroken):
 			// To try again is no use. Whoever reads on is told of the gap.
-			o.n.cfg.Report(Report{What: "frames could not be logged", Stream: s.ID, Err: err})
+			o.n.cfg.Report(Report{What: "frames could not be logged", Stream: s.ID, Err: failed})
 			o.n.count.logErrors.Add(1)
 			s.logged.Store(frames[len(frames)-1].Pos.Seq)
 			s.hub.Flushed(s.logged.Load())
 		default:
-			failed = err
+			err = failed
 			o.n.count.logErrors.Add(1)
 		}
 	}
-	return failed
+	return n, err
 }
 
 // send brings each following node up to what the log has.

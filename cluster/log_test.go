@@ -1,0 +1,237 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ssegate/hub"
+	"ssegate/reconnect"
+	"ssegate/sse"
+)
+
+// TestLogAway: while the log fails, whoever follows here sees every event at
+// once, nobody elsewhere sees what the log does not have, and what is due is
+// written soon after it is back, without a hole.
+func TestLogAway(t *testing.T) {
+	for name, ask := range map[string]func(context.Context, string) error{"refused": away(), "hung": hung} {
+		for _, long := range []time.Duration{time.Second, 2 * time.Minute} {
+			t.Run(fmt.Sprint(name, " for ", long), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					n := w.join(nil, "a", "b")
+					s := n[0].begin(nil)
+					s.send(3)
+					near := n[0].follow(s.Stream, 0)
+					far := n[1].open(s.ID, "a", 0)
+					synctest.Wait()
+					w.log.set(ask)
+					const steps = 100
+					for i := range steps {
+						s.send(3)
+						synctest.Wait()
+						near.has(1, uint64(6+3*i))
+						wait(long / steps)
+					}
+					far.has(1, 3)
+					if st := n[0].Stats(); st.LogErrors == 0 || st.Outbox != 0 && st.Outbox != 1 {
+						t.Errorf("stats %+v", st)
+					}
+					w.log.set(nil)
+					wait(5 * time.Second)
+					far.has(1, 303)
+					if got := len(w.logged(s.ID)); got != 303 {
+						t.Errorf("the log has %d frames, want 303", got)
+					}
+					// And it is not slow from then on.
+					s.send(1)
+					synctest.Wait()
+					far.has(1, 304)
+				})
+			})
+		}
+	}
+}
+
+// TestHold: the ring keeps for the log what its length allows for, whatever
+// the ring's own room is, and what it cannot keep is told as a gap.
+func TestHold(t *testing.T) {
+	const length = 5000
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		short := func(spec *Spec) { spec.Limits.Length = length }
+		kept, lost := n[0].begin(short), n[0].begin(short)
+		farKept, farLost := n[1].open(kept.ID, "a", 0), n[1].open(lost.ID, "a", 0)
+		kept.send(1)
+		lost.send(1)
+		synctest.Wait()
+		w.log.set(away("append"))
+		for range 49 {
+			kept.send(100)
+			lost.send(110)
+		}
+		kept.send(99) // all but one of the length
+		lost.send(99)
+		synctest.Wait()
+		w.log.set(nil)
+		wait(5 * time.Second)
+		farKept.has(1, length)
+		numbers, rest := farLost.events()
+		if len(rest) != 1 || !strings.HasPrefix(rest[0], "event: ssegate.gap\n") {
+			t.Fatalf("besides %d events the client was told %q", len(numbers), rest)
+		}
+		first := numbers[1]
+		for i, at := range numbers[1:] {
+			if at != first+uint64(i) {
+				t.Fatalf("event %d stands where %d should", at, first+uint64(i))
+			}
+		}
+		if last := numbers[len(numbers)-1]; last != lost.count || first > lost.count-1024 {
+			t.Errorf("behind the gap stand events %d to %d of %d", first, last, lost.count)
+		}
+		if want := fmt.Sprintf(`"from":2,"to":%d,`, first-1); !strings.Contains(rest[0], want) {
+			t.Errorf("the gap says %q, want %s", rest[0], want)
+		}
+	})
+}
+
+// TestBrokenLog: a log that cannot be written, whatever is tried, is that one
+// stream's misfortune; the others do not wait for it.
+func TestBrokenLog(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(func(c *Config) { c.Log = &brokenLogs{w.log, map[sse.StreamID]bool{}} }, "a", "b")
+		broken := n[0].begin(nil)
+		n[0].cfg.Log.(*brokenLogs).ids[broken.ID] = true
+		near := n[0].follow(broken.Stream, 0)
+		fine := n[0].begin(nil)
+		far := n[1].open(fine.ID, "a", 0)
+		synctest.Wait()
+		for i := range 200 {
+			broken.send(1)
+			fine.send(1)
+			wait(100 * time.Millisecond)
+			near.has(1, uint64(i+1))
+			far.has(1, uint64(i+1))
+		}
+		if n[0].reported("frames could not be logged") == 0 {
+			t.Error("nobody was told")
+		}
+		broken.End(sse.EndFinished, nil)
+		synctest.Wait()
+		near.leftFor(hub.ReasonFinished)
+	})
+}
+
+type brokenLogs struct {
+	reconnect.Log
+	ids map[sse.StreamID]bool
+}
+
+func (l *brokenLogs) Append(ctx context.Context, batches []reconnect.Batch) []error {
+	errs := make([]error, len(batches))
+	for i := range batches {
+		if errs[i] = reconnect.ErrBroken; !l.ids[batches[i].Stream] {
+			errs[i] = nil
+			if got := l.Log.Append(ctx, batches[i:i+1]); got != nil {
+				errs[i] = got[0]
+			}
+		}
+	}
+	return errs
+}
+
+// TestMuchIsDue: what many streams could not write while the log was away is
+// written at the rate that the log has, in pieces that it can take.
+func TestMuchIsDue(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(func(c *Config) { c.Log = &narrowLog{Log: w.log, rate: 20 << 20} }, "a")
+		w.log.set(away("append"))
+		var all []*feed
+		block := []byte("data: " + strings.Repeat("x", 16<<10) + "\n\n")
+		for range 500 {
+			s := n[0].begin(nil)
+			for range 15 {
+				s.Append([]sse.Frame{{Pos: s.Next(), Kind: sse.KindEvent, Block: block}})
+			}
+			all = append(all, s)
+		}
+		wait(10 * time.Second)
+		w.log.set(nil)
+		wait(time.Minute) // 120 MB at 20 MB/s, and the wait between two tries
+		for i, s := range all {
+			if got := len(w.logged(s.ID)); got != 15 {
+				t.Fatalf("the log of stream %d has %d frames, want 15", i, got)
+			}
+		}
+	})
+}
+
+// narrowLog takes so many bytes a second.
+type narrowLog struct {
+	reconnect.Log
+	rate int
+}
+
+func (l *narrowLog) Append(ctx context.Context, batches []reconnect.Batch) []error {
+	bytes := 0
+	for i := range batches {
+		for j := range batches[i].Frames {
+			bytes += len(batches[i].Frames[j].Block)
+		}
+	}
+	sleep(ctx, time.Duration(bytes)*time.Second/time.Duration(l.rate))
+	if err := ctx.Err(); err != nil {
+		errs := make([]error, len(batches))
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	return l.Log.Append(ctx, batches)
+}
+
+// TestLogEmptied: after the log has forgotten everything, who comes to another
+// node is told of the gap and gets what comes; nobody waits in silence.
+func TestLogEmptied(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		s := n[0].begin(nil)
+		s.send(10)
+		far := n[1].open(s.ID, "a", 0)
+		near := n[0].follow(s.Stream, 0)
+		synctest.Wait()
+		far.has(1, 10)
+		w.log.forget()
+		late := n[1].open(s.ID, "a", 4)
+		wait(tailCheck)
+		s.send(5)
+		wait(5 * time.Second)
+		far.has(1, 15)
+		near.has(1, 15)
+		late.gap(5, 10, 15)
+		fresh := n[1].open(s.ID, "a", 0)
+		wait(time.Second)
+		fresh.gap(1, 10, 15)
+		s.End(sse.EndFinished, nil)
+		wait(tailCheck)
+		for _, c := range []*client{near, far, late, fresh} {
+			c.leftFor(hub.ReasonFinished)
+		}
+	})
+}
+
+// gap checks that the client was told that from..to is missing, and got what
+// follows up to last.
+func (c *client) gap(from, to, last uint64) {
+	c.w.Helper()
+	var want strings.Builder
+	fmt.Fprintf(&want, "event: ssegate.gap\ndata: {\"from\":%d,\"to\":%d,\"reason\":\"trimmed\"}\n\n", from, to)
+	for i := to + 1; i <= last; i++ {
+		fmt.Fprintf(&want, "data: %d\n\n", i)
+	}
+	if got := c.text(); got != want.String() {
+		c.w.Fatalf("the client got %q, want %q", got, want.String())
+	}
+}
