@@ -111,37 +111,50 @@ type tour struct{ at int }
 // A walk is one's part in a tour. It takes some followers at a time, so that
 // the lock is not held while they are dealt with.
 type walk struct {
-	began bool
+	state uint8
 	n     int
 	batch [64]*Follower
 }
 
+// The states of a walk.
+const (
+	walkNew = iota
+	walkOn
+	walkOver // nothing is left behind the batch
+)
+
 // next fills the batch; false after the last one.
 func (w *walk) next(s *Stream, t *tour) bool {
+	w.n = 0
+	if w.state == walkOver {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !w.began {
-		w.began = true
+	if w.state == walkNew {
+		w.state = walkOn
 		s.walkers++
 	}
-	for w.n = 0; t.at < len(s.slots) && w.n < len(w.batch); t.at++ {
+	for ; t.at < len(s.slots) && w.n < len(w.batch); t.at++ {
 		if f := s.slots[t.at]; f != nil {
 			w.batch[w.n] = f
 			w.n++
 		}
 	}
-	if w.n == 0 {
+	if t.at >= len(s.slots) {
+		w.state = walkOver
 		s.walkers--
-		return false
 	}
-	return true
+	return w.n > 0
 }
 
 // stop ends a walk before its end.
 func (w *walk) stop(s *Stream) {
-	s.mu.Lock()
-	s.walkers--
-	s.mu.Unlock()
+	if w.state == walkOn {
+		s.mu.Lock()
+		s.walkers--
+		s.mu.Unlock()
+	}
 }
 
 // insert gives a follower a slot. The caller holds the lock.

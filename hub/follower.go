@@ -150,10 +150,10 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 	switch {
 	case f.parting != nil && f.parting.said: // told to end while it joined
 		v = f.leaving(f.parting.why, CloseNow)
-	case err != nil:
-		v = f.leaving(ReasonConn, CloseNow)
 	case !h.wheel.put(f, f.nextLook()):
 		v = f.leaving(ReasonShutdown, CloseNow)
+	case err != nil:
+		v = f.leaving(ReasonConn, CloseNow)
 	default:
 		v = f.advance()
 	}
@@ -588,7 +588,6 @@ func (f *Follower) tick(now uint32) {
 	}
 	var v verdict
 	switch {
-	case f.state == joining:
 	case f.blocked:
 		if now-f.blockedAt > f.timeout {
 			v = f.leaving(ReasonSlow, CloseNow)

@@ -3,6 +3,7 @@ package hub
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,8 @@ type goConn struct {
 	c     net.Conn
 	peer  Peer
 	stall time.Duration
+
+	resetting atomic.Bool // everything is written; waits for it to have arrived
 
 	mu      sync.Mutex
 	slot    []byte // handed over, being written
@@ -89,13 +92,17 @@ func (g *goConn) read() {
 		_, err = g.c.Read(scrap)
 	}
 	g.mu.Lock()
-	closed := g.closed
+	closed, how := g.closed, g.how
 	g.mu.Unlock()
-	if !closed {
+	switch {
+	case !closed:
 		g.peer.Gone(err)
 		return
+	case how == CloseFlush:
+		g.c.Close()
+	default:
+		reset(g.c)
 	}
-	reset(g.c)
 	g.h.lingering.remove(g)
 }
 
@@ -121,7 +128,7 @@ func (g *goConn) Close(how Closing) {
 }
 
 func (g *goConn) settle(last bool) {
-	if last {
+	if last || g.resetting.Load() && arrived(inside(g.c)) {
 		reset(g.c)
 	}
 }
@@ -130,27 +137,34 @@ func (g *goConn) settle(last bool) {
 // reader closes the connection when the client has closed its side too.
 func (g *goConn) hangUp() {
 	if g.how == CloseFlush {
-		if half, ok := g.c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-			g.h.lingering.add(g, linger)
-			return
+		half, ok := g.c.(interface{ CloseWrite() error })
+		if !ok || half.CloseWrite() != nil || !g.h.lingering.add(g, linger) {
+			g.c.Close()
 		}
-		g.c.Close()
 		return
 	}
-	reset(g.c)
+	// TLS that just ends is not enough: many clients take it for clean.
+	g.resetting.Store(true)
+	if arrived(inside(g.c)) || !g.h.lingering.add(g, max(g.stall, linger)) {
+		reset(g.c)
+	}
+}
+
+// inside is the connection below TLS.
+func inside(c net.Conn) net.Conn {
+	for {
+		t, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = t.NetConn()
+	}
 }
 
 // reset closes a connection in such a way that the peer sees a broken one,
 // without waiting for anything.
 func reset(c net.Conn) {
-	inner := c
-	for {
-		t, ok := inner.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		inner = t.NetConn()
-	}
+	inner := inside(c)
 	if t, ok := inner.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}

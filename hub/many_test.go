@@ -145,7 +145,7 @@ func TestComeAndGo(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	s.Flush()
+	until(t, "the last round", func() bool { return s.flushing.Load() == 0 })
 	for _, c := range stay {
 		seqs, _ := numbers(c.text())
 		consecutive(t, seqs, 1, last)

@@ -318,7 +318,7 @@ func (c *polledConn) Close(how Closing) {
 	case how == CloseReset && c.state.CompareAndSwap(connStarted, connResetting):
 		// The kernel would go on delivering after a close, but not after a reset.
 		patience := max(linger, time.Duration(c.stall)*time.Millisecond)
-		if c.arrived() || !c.p.h.lingering.add(c, patience) {
+		if arrived(c.c) || !c.p.h.lingering.add(c, patience) {
 			c.finish(true)
 		}
 	case c.state.CompareAndSwap(connOpen, connClosed):
@@ -335,7 +335,7 @@ func (c *polledConn) settle(last bool) {
 			c.finish(false)
 		}
 	case connResetting:
-		if last || c.arrived() {
+		if last || arrived(c.c) {
 			c.finish(true)
 		}
 	}
@@ -359,13 +359,24 @@ func (c *polledConn) drain() (ended bool) {
 	return ended
 }
 
-// arrived reports whether the peer has acknowledged everything.
-func (c *polledConn) arrived() (all bool) {
-	c.raw.Control(func(fd uintptr) {
-		queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
-		all = err != nil || queued == 0
+// arrived reports whether the peer has acknowledged everything, as far as the
+// system tells.
+func arrived(c net.Conn) bool {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	queued := 0
+	err = raw.Control(func(fd uintptr) {
+		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			queued = n
+		}
 	})
-	return all
+	return err != nil || queued == 0
 }
 
 // finish closes the connection for good, with a reset or without.

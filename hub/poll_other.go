@@ -13,5 +13,8 @@ func (p *poller) close() {}
 
 func (h *Hub) holdPolled(net.Conn) Conn { return nil }
 
+// arrived cannot be known here.
+func arrived(net.Conn) bool { return true }
+
 // Watch does nothing where there is no epoll set.
 func (h *Hub) Watch(net.Conn, func()) (stop func()) { return func() {} }

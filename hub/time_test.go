@@ -320,7 +320,7 @@ func TestShutdown(t *testing.T) {
 	server, client := net.Pipe()
 	defer client.Close()
 	f = s.Follow(s.h.Hold(server), FollowOptions{})
-	if l.why(f) == "" {
-		t.Error("a pipe after Run is not ended")
+	if l.why(f) != ReasonShutdown {
+		t.Error("a pipe after Run:", l.why(f))
 	}
 }
