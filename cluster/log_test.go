@@ -235,3 +235,30 @@ func (c *client) gap(from, to, last uint64) {
 		c.w.Fatalf("the client got %q, want %q", got, want.String())
 	}
 }
+
+// TestEndedBeforeLogged: a stream that has ended, and whose log is behind, is
+// known all the same: who comes back elsewhere waits for the log.
+func TestEndedBeforeLogged(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		s := n[0].begin(nil)
+		s.send(5)
+		synctest.Wait()
+		w.log.set(away("append"))
+		s.send(5)
+		s.End(sse.EndFinished, nil)
+		wait(time.Second) // the registry knows that it has ended
+		if rec, err := n[1].Find(context.Background(), s.ID, [8]byte{}); err != nil || rec.End != sse.EndFinished {
+			t.Fatalf("the registry has %+v, %v", rec, err)
+		}
+		far := n[1].open(s.ID, "a", 2)
+		last := n[1].open(s.ID, "a", 10)
+		wait(time.Second)
+		w.log.set(nil)
+		wait(5 * time.Second)
+		far.has(3, 10)
+		far.leftFor(hub.ReasonFinished)
+		last.has(11, 10)
+		last.leftFor(hub.ReasonFinished)
+	})
+}

@@ -129,7 +129,7 @@ func (n *Node) check(ctx context.Context) {
 	}
 	if n.mayJudge(now) {
 		for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
-			if _, alive := now[s.Record().Owner]; !alive {
+			if !n.cares(now, s.Record().Owner) {
 				n.reconsider(ctx, s)
 			}
 		}
@@ -166,6 +166,14 @@ func (n *Node) mayJudge(now map[string]registry.Node) bool {
 	return self && (started || time.Since(lapsed) >= n.cfg.DeadAfter)
 }
 
+// cares reports whether a stream of that owner is in good hands: those of
+// another node that lives. A replica whose owner is this node was claimed, and
+// then the log could not be reached.
+func (n *Node) cares(now map[string]registry.Node, owner string) bool {
+	_, alive := now[owner]
+	return alive && owner != n.ID()
+}
+
 // reconsider looks again who owns a replica's stream, and acts when the owner
 // is dead: follow the new owner, take over, or say that it is lost.
 func (n *Node) reconsider(ctx context.Context, s *Stream) {
@@ -176,39 +184,47 @@ func (n *Node) reconsider(ctx context.Context, s *Stream) {
 	gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	defer cancel()
 	rec, err := n.cfg.Registry.Get(gctx, s.ID)
-	if err != nil && !errors.Is(err, registry.ErrUnknown) {
+	forgotten := errors.Is(err, registry.ErrUnknown)
+	switch {
+	case err != nil && !forgotten:
 		return // nothing is known; the next check asks again
-	}
-	if err == nil {
+	case forgotten:
+		rec = s.Record()
+	default:
 		s.mu.Lock()
 		moved := rec.Owner != s.rec.Owner
 		s.rec = rec
 		s.mu.Unlock()
-		if rec.State == registry.StateEnded {
-			s.readOn(gctx)
-			return
-		}
-		if moved {
+		if moved && rec.Owner != n.ID() {
 			s.refollow(ctx, s.fastest())
+		}
+		if moved || rec.State == registry.StateEnded {
 			s.readOn(gctx)
+		}
+		if s.over.Load() {
 			return
 		}
-	} else {
-		rec = s.Record()
+		// An end that is not in the log is its owner's to write, like all else.
 	}
 	peers, ok := n.listPeers(gctx)
-	if !ok || !n.mayJudge(peers) {
+	if !ok || !n.mayJudge(peers) || n.cares(peers, rec.Owner) {
 		return
 	}
-	if _, alive := peers[rec.Owner]; alive {
-		return
+	if rec.Owner != n.ID() {
+		// The registry says dead. The owner may know better.
+		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		_, aerr := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: s.ID})
+		cancel()
+		if aerr == nil {
+			return
+		}
 	}
-	// The registry says dead. The owner may know better.
-	actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
-	_, aerr := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: s.ID})
-	cancel()
-	if aerr == nil {
-		return
+	if forgotten {
+		// As the dead owner would have registered it, so that one of us can
+		// claim it; if another was faster, the claim says so.
+		if err := n.cfg.Registry.Put(gctx, []registry.Record{rec}, n.cfg.Keep); err != nil && err[0] != nil {
+			return
+		}
 	}
 	n.succeed(ctx, s, rec)
 }

@@ -94,11 +94,17 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 			return nil, ErrUnavailable
 		}
 		tail.Seq--
-	case rec.State == registry.StateEnded:
-		// It has ended, and the log does not have the end (any more).
-		if after.Seq+1 < rec.Tail.Seq {
+	case rec.State == registry.StateEnded && after.Seq+1 < rec.Tail.Seq:
+		// It has ended, and the log does not have the end: not yet, if the
+		// owner still writes it, else not any more.
+		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		_, err := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: rec.Stream})
+		cancel()
+		if err != nil {
 			return nil, ErrUnknown
 		}
+		rec.State, rec.End, tail = registry.StateLive, sse.EndNone, tails[0].Pos
+	case rec.State == registry.StateEnded:
 		tail = sse.Pos{Epoch: rec.Tail.Epoch, Seq: rec.Tail.Seq - 1}
 		end = []sse.Frame{{Pos: rec.Tail, Kind: sse.KindEnd, End: rec.End}}
 	case !n.logReaches(ctx, rec.Stream, after, tails[0].Pos):
