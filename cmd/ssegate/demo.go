@@ -22,7 +22,7 @@ func runDemo(listen string, stdout, stderr io.Writer) int {
 func demoUntil(ctx context.Context, listen string, stdout, stderr io.Writer) int {
 	d, err := demo.New(demo.Config{
 		Listen:  listen,
-		Logging: gate.NewLogging(gate.Log{Level: "warn", Format: "console"}, stderr),
+		Logging: gate.NewLogging(gate.Log{Level: "error", Format: "console"}, stderr), // killed nodes have much to warn of
 		Version: version(),
 	})
 	if err != nil {

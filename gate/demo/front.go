@@ -29,7 +29,7 @@ func (d *Demo) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /", http.FileServerFS(files))
 	mux.HandleFunc("GET /demo/state", d.state)
-	mux.HandleFunc("POST /demo/nodes/{number}/kill", d.order(func(_ context.Context, n int) error { return d.nodes.kill(n) }))
+	mux.HandleFunc("POST /demo/nodes/{number}/kill", d.order(d.nodes.kill))
 	mux.HandleFunc("POST /demo/nodes/{number}/start", d.order(d.nodes.start))
 	own := http.NewCrossOriginProtection().Handler(mux) // no other page kills our nodes
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -131,14 +131,15 @@ func (ns *nodes) serve(n *node) {
 	})
 }
 
-// kill ends a node (1, 2, 3) as abruptly as it can be ended.
-func (ns *nodes) kill(number int) error {
+// kill ends a node (1, 2, 3) as abruptly as it can be ended. It waits until
+// nothing is left of it, or ctx is done.
+func (ns *nodes) kill(ctx context.Context, number int) error {
 	n, err := ns.node(number)
 	if err != nil {
 		return err
 	}
 	ns.mu.Lock()
-	g := n.gate
+	g, gone := n.gate, n.gone
 	n.gate = nil
 	ns.mu.Unlock()
 	if g == nil {
@@ -146,7 +147,16 @@ func (ns *nodes) kill(number int) error {
 	}
 	g.Kill()
 	ns.changed()
-	return nil
+	return wait(ctx, gone)
+}
+
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // start puts a new node into the seat of one that is down. It waits until the
@@ -162,10 +172,8 @@ func (ns *nodes) start(ctx context.Context, number int) error {
 	if up {
 		return errUp
 	}
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := wait(ctx, gone); err != nil {
+		return err
 	}
 	ns.mu.Lock()
 	defer ns.mu.Unlock()

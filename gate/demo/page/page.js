@@ -106,9 +106,9 @@ function cut() {
   render()
 }
 
-function comeBack(number) {
-  note(`back at node ${number} behind word ${s.last}`, number)
-  connect(number)
+function comeBack(number, byName = false) {
+  connect(number, byName)
+  link.back = `back at node ${number} behind word ${s.last}`
 }
 
 function hop(number) {
@@ -145,6 +145,7 @@ function retry() {
 
 function opened(stream) {
   link.opened = true
+  if (link.back) note(link.back, link.number)
   s.troubles = 0
   s.why = ''
   named(stream)
@@ -247,12 +248,14 @@ function fulfil(at) {
 // --- what the demo and the nodes say
 
 let told
+let away = false // the demo does not answer
 function listen() {
   told?.close()
   told = new EventSource(`/demo/state?run=${s.run}`)
   told.onmessage = e => {
     const first = !world
     world = JSON.parse(e.data)
+    away = false
     clockAhead = world.now - Date.now()
     if (first) {
       terminal()
@@ -260,7 +263,10 @@ function listen() {
     }
     render()
   }
-  told.onerror = () => { if (world) { $('link').textContent = 'the demo has ended'; $('link').className = 'status bad' } }
+  told.onerror = () => {
+    away = true
+    render()
+  }
 }
 
 // begin goes on where the page was before it was loaded.
@@ -271,19 +277,20 @@ function begin() {
   if (s.phase === 'linked' || s.phase === 'lost') {
     hope('reload')
     note(`page loaded again behind word ${s.last}`)
-    if (!number) return gone('no node is up')
-    note(`back at node ${number} behind word ${s.last}`, number)
-    connect(number, true)
+    s.phase = 'lost'
+    if (!number) return retry()
+    comeBack(number, true)
   } else if (s.phase === 'cut') {
     note(`page loaded again, still cut behind word ${s.last}`)
   }
 }
 
 function terminal() {
-  $('curl').textContent = `curl -N '${address(1)}/answer?run=mine'
+  $('curl').textContent = `curl -N \\
+  '${address(1)}/answer?run=me'
 
-curl -N -H 'Last-Event-ID: mine.20' \\
-  '${address(2)}/answer?run=mine'`
+curl -N -H 'Last-Event-ID: me.20' \\
+  '${address(2)}/answer?run=me'`
 }
 
 // look asks any node who reads the model for this stream.
@@ -391,7 +398,7 @@ function render() {
     linked: link?.opened ? `connected to node ${s.node}` : `asks node ${s.node}`,
     lost: any ? 'connection lost, comes back' : 'no node is up',
     cut: s.why ? 'refused' : 'cut by you',
-    done: 'has the whole answer',
+    done: 'has the answer',
   }[s.phase])
   $('you').className = `card you ${link ? `n${s.node}` : ''}`
   $('link').className = `status ${s.phase === 'lost' ? 'bad' : ''}`
@@ -439,15 +446,34 @@ function render() {
   for (const li of $('try').children) li.classList.toggle('done', s.tried.includes(li.dataset.try))
 
   const perfect = received === world.words && !s.lost && !s.repeated && !s.said && run.started === 1
-  $('verdict').className = `verdict ${perfect ? '' : 'wrong'}`
-  text('verdict', s.phase !== 'done' && !s.said ? '' : perfect
-    ? `All ${received} words, each once and in order. The model was asked once${run.continued ? ` and went on ${times(run.continued)} for another node` : ''}.`
-    : 'This answer is not as it should be: please tell us how you did it.')
+  const over = s.phase === 'done' || s.said
+  $('story').className = `story ${over ? perfect ? 'good' : 'wrong' : ''}`
+  text('story', over ? verdict(perfect) : story(any))
   drawWires($('nodes').closest('.stage'), {
     serves: link?.opened ? link.number : 0,
     reads: running && owner && run.word < world.words ? owner : 0,
     up: numbers.filter(up),
   })
+}
+
+function verdict(perfect) {
+  if (!perfect) return 'This answer is not as it should be. Please tell us how you did it.'
+  const {continued} = world.run
+  return `All ${world.words} words, each once and in order. The model was asked once${continued ? `, continued ${times(continued)}` : ''}.`
+}
+
+// story says what happens at the moment.
+function story(any) {
+  const dead = s.stream && ownerId && !owner && world.run.word < world.words
+  if (away) return 'The demo does not answer. Has it been ended?'
+  if (s.phase === 'idle') return 'Ask the model, and then do to the connection whatever you like.'
+  if (!any) return 'No node is up. Start one: the log has what has been written.'
+  if (dead) return 'The node that read the model is dead. Another takes over as soon as it is missed, in about a second.'
+  if (s.phase === 'cut') return s.why ? `No use to come back: ${s.why}.` : 'You are away. The model goes on writing, and what it writes waits for you at every node.'
+  if (s.phase === 'lost') return 'The connection is lost. The page comes back through another node.'
+  if (!link?.opened) return `The page asks node ${s.node} for what follows word ${s.last}.`
+  if (!owner || owner === s.node) return `Node ${s.node} reads the model and hands you each word as it is written.`
+  return `Node ${owner} reads the model, and node ${s.node} hands you each word as it comes from there.`
 }
 
 function text(id, value) {
