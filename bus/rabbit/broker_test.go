@@ -141,6 +141,46 @@ func TestSilentConnections(t *testing.T) {
 	}
 }
 
+// What a connection that was given up still brings to the broker, minutes
+// later perhaps, does not come behind what was sent since.
+func TestLateBytes(t *testing.T) {
+	bustest.NoLeak(t)
+	cable := bustest.NewCable(t, broker.Addr)
+	cfg := config(t, "a")
+	cfg.URL = "amqp://guest:guest@" + cable.Addr + "/"
+	a, b := node(t, cfg), node(t, config(t, "b"))
+	a.Reach(t, b)
+	b.Forget()
+	release := cable.Hold(1) // the publisher's
+	for i := range 50 {
+		a.Say(t, "b", bus.Message{Kind: 1, Call: uint64(i + 1)})
+	}
+	a.WaitDown(t, 1)
+	a.WaitLost(t, "b", bus.LostRefused)
+	a.WaitUp(t, 2)
+	a.Say(t, "b", bus.Message{Kind: 1, Call: 51})
+	if got := b.WaitMessages(t, 1); got[0].Call != 51 {
+		t.Fatalf("message %d", got[0].Call)
+	}
+	connections := func() int { return len(ctl(t, "list_connections", "--no-table-headers", "name")) }
+	if n := connections(); n != 5 {
+		t.Fatalf("the broker knows %d connections; it should have the one that was given up", n)
+	}
+	release()
+	deadline := time.Now().Add(time.Minute)
+	for connections() > 4 { // then it has read all of it
+		if time.Now().After(deadline) {
+			t.Fatal("the broker keeps the connection")
+		}
+	}
+	a.Reach(t, b)
+	for _, m := range b.WaitMessages(t, 2) {
+		if m.Kind == 1 && m.Call < 51 {
+			t.Fatalf("message %d came behind 51", m.Call)
+		}
+	}
+}
+
 func TestConnectionsCut(t *testing.T) {
 	bustest.NoLeak(t)
 	a, b := node(t, config(t, "a")), node(t, config(t, "b"))

@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,6 +20,7 @@ import (
 // firewall forgets them: nothing passes any more and nobody is told.
 type Cable struct {
 	Addr string // where it listens
+	ctx  context.Context
 
 	mu    sync.Mutex
 	plugs []*plug
@@ -28,6 +30,8 @@ type Cable struct {
 type plug struct {
 	near, far net.Conn
 	silent    atomic.Bool
+	held      atomic.Pointer[context.Context] // nothing passes until it is done
+	passed    sync.WaitGroup                  // for both directions to end
 }
 
 // NewCable returns a cable to addr, which ends with the test. With a
@@ -41,7 +45,8 @@ func NewCable(tb testing.TB, addr string, certs ...tls.Certificate) *Cable {
 	if len(certs) > 0 {
 		l = tls.NewListener(l, &tls.Config{Certificates: certs})
 	}
-	c := &Cable{Addr: l.Addr().String()}
+	ctx, end := context.WithCancel(context.Background())
+	c := &Cable{Addr: l.Addr().String(), ctx: ctx}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -58,12 +63,14 @@ func NewCable(tb testing.TB, addr string, certs ...tls.Certificate) *Cable {
 			c.mu.Lock()
 			c.plugs = append(c.plugs, p)
 			c.mu.Unlock()
+			p.passed.Add(2)
 			wg.Go(func() { p.pass(near, far) })
 			wg.Go(func() { p.pass(far, near) })
 		}
 	})
 	tb.Cleanup(func() {
 		l.Close()
+		end()
 		c.mu.Lock()
 		for _, p := range c.plugs {
 			p.near.Close()
@@ -87,22 +94,31 @@ func (c *Cable) Silence(n int) {
 	}
 }
 
-// Cut closes all connections.
-func (c *Cable) Cut() {
+// Hold keeps what the n-th connection carries from now on, as a network does
+// that tries again later, even when our end gives the connection up. release
+// lets it pass, and returns when the last byte has, up to the connection's end.
+func (c *Cable) Hold(n int) (release func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range c.plugs {
-		p.near.Close()
-		p.far.Close()
+	p := c.plugs[n]
+	held, end := context.WithCancel(c.ctx)
+	p.held.Store(&held)
+	return func() {
+		end()
+		p.passed.Wait()
 	}
 }
 
 // pass copies one direction. Once silent it swallows what comes, and hides
 // that the connection was closed.
 func (p *plug) pass(from, to net.Conn) {
+	defer p.passed.Done()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
+		if held := p.held.Load(); held != nil {
+			<-(*held).Done()
+		}
 		if p.silent.Load() {
 			if err != nil {
 				return
