@@ -122,11 +122,12 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		close(s.begun)
 	}
 	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
-		First:     sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1},
-		Heartbeat: local.Heartbeat,
-		Slow:      local.Slow,
-		Source:    s.source(),
-		Left:      s.left,
+		First:      sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1},
+		Heartbeat:  local.Heartbeat,
+		Slow:       local.Slow,
+		RingEvents: local.RingEvents, RingBytes: local.RingBytes,
+		Source: s.source(),
+		Left:   s.left,
 	})
 	if end != nil {
 		s.receive(end)

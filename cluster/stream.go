@@ -39,6 +39,9 @@ type Local struct {
 	Heartbeat []byte // one heartbeat, whole lines
 	Slow      hub.Policy
 	CutGap    bool // a client whose position is gone is cut rather than told
+	// RingEvents and RingBytes bound what is kept in memory for followers; 0:
+	// the hub's own limits.
+	RingEvents, RingBytes int
 	// Left is called for each follower that was attached with Follow, after
 	// it has gone.
 	Left func(f *hub.Follower, why hub.Reason)
@@ -113,12 +116,13 @@ func (n *Node) Begin(spec Spec) *Stream {
 	}
 	s.minter = reconnect.NewMinter(s.ID, n.tag, s.tail.Epoch)
 	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
-		First:     sse.Pos{Epoch: s.tail.Epoch, Seq: 1},
-		Heartbeat: spec.Local.Heartbeat,
-		Slow:      spec.Local.Slow,
-		Hold:      spec.Limits.Length,
-		Source:    s.source(),
-		Left:      s.left,
+		First:      sse.Pos{Epoch: s.tail.Epoch, Seq: 1},
+		Heartbeat:  spec.Local.Heartbeat,
+		Slow:       spec.Local.Slow,
+		RingEvents: spec.Local.RingEvents, RingBytes: spec.Local.RingBytes,
+		Hold:   spec.Limits.Length,
+		Source: s.source(),
+		Left:   s.left,
 	})
 	n.mu.Lock()
 	n.streams[s.ID] = s

@@ -12,7 +12,7 @@ import (
 // Config says what a hub may use. Zero fields get the defaults.
 type Config struct {
 	Tick       time.Duration // resolution of the timer wheel, default 100ms
-	RingEvents int           // frames a stream's ring keeps for followers, default 1024
+	RingEvents int           // frames a stream's ring keeps for followers unless it says otherwise, default 1024
 	RingBytes  int           // and bytes, default 256 KiB; whichever is reached first
 	Memory     int64         // bytes all rings together may hold, default 256 MiB
 	CatchUps   int           // followers that may read from a Source at once, default 64

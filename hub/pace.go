@@ -8,7 +8,6 @@ import "context"
 // stream has ended or is closed. The error is ctx's. One goroutine at a time
 // waits, the appender.
 func (s *Stream) Wait(ctx context.Context) error {
-	cfg := &s.h.cfg
 	defer s.want.Store(0)
 	for {
 		s.mu.Lock()
@@ -18,7 +17,7 @@ func (s *Stream) Wait(ctx context.Context) error {
 		if s.want.Load() != 0 {
 			share = 3
 		}
-		want := s.behind(uint64(cfg.RingEvents*share/4), uint64(cfg.RingBytes*share/4))
+		want := s.behind(uint64(s.o.RingEvents*share/4), uint64(s.o.RingBytes*share/4))
 		free := s.closed.Load() || s.end.Load() != 0 || s.pace == 0 && s.count.Load() == 0
 		if free || max(s.fastest(), s.pace) >= want {
 			s.mu.Unlock()

@@ -48,6 +48,9 @@ type StreamOptions struct {
 	// Hold is how many frames the ring keeps beyond its limits while they
 	// are not Flushed; 0 for a stream without a log.
 	Hold int
+	// RingEvents and RingBytes are the limits of this stream's ring; 0 means
+	// those of the Config.
+	RingEvents, RingBytes int
 	// Joined and Left tell of followers, Left once for each Joined. They are
 	// called without locks held, from any goroutine, and must return soon:
 	// others wait to be written to.
@@ -102,6 +105,12 @@ type beat struct {
 
 // Open returns a new stream. It uses memory until Close.
 func (h *Hub) Open(o StreamOptions) *Stream {
+	if o.RingEvents <= 0 {
+		o.RingEvents = h.cfg.RingEvents
+	}
+	if o.RingBytes <= 0 {
+		o.RingBytes = h.cfg.RingBytes
+	}
 	s := &Stream{h: h, o: o, wake: make(chan struct{}, 1)}
 	if o.First.Seq > 1 {
 		s.tail = sse.Pos{Epoch: o.First.Epoch, Seq: o.First.Seq - 1}
@@ -195,14 +204,14 @@ func (s *Stream) push(f *sse.Frame, room, rest int) {
 // grow links a new segment that has room for need bytes. Segments of a quiet
 // stream are small; they double up to a quarter of the ring.
 func (s *Stream) grow(need, rest int, epoch uint64) *segment {
-	most := min(max(s.h.cfg.RingBytes/4, minSegment), maxSegment)
+	most := min(max(s.o.RingBytes/4, minSegment), maxSegment)
 	size := min(max(s.size, rest, minSegment), most)
 	s.size = min(2*size, most)
 	average := 96
 	if n := s.appended.Load(); n > 0 {
 		average = max(int(s.total/n), 8)
 	}
-	frames := max(s.h.cfg.RingEvents/4, 1)
+	frames := max(s.o.RingEvents/4, 1)
 	enough := frames * average
 	size = max(min(size, enough+enough/8), need)
 	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.appended.Load(), s.total, epoch)
@@ -223,17 +232,17 @@ func (s *Stream) link(seg *segment) {
 // trim drops from the head of the ring what is beyond its limits, and reports
 // whether somebody was still there.
 func (s *Stream) trim() (evict bool) {
-	cfg := &s.h.cfg
+	o := &s.o
 	for s.head != s.last {
 		n := int(s.head.n.Load())
-		if s.frames-n < cfg.RingEvents && s.bytes <= int64(cfg.RingBytes) {
+		if s.frames-n < o.RingEvents && s.bytes <= int64(o.RingBytes) {
 			break
 		}
 		seq := uint64(0)
 		if n > 0 {
 			seq = s.head.index[n-1].seq
 		}
-		if s.held(seq) || s.unread(seq) && s.total-s.head.base <= 2*uint64(cfg.RingBytes) {
+		if s.held(seq) || s.unread(seq) && s.total-s.head.base <= 2*uint64(o.RingBytes) {
 			break
 		}
 		s.h.count.trimmed.Add(int64(n))

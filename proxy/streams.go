@@ -151,7 +151,8 @@ func accepts(accept []byte, media string) bool {
 
 // local is how this node serves followers on a route.
 func (st *streams) local(route *Route) cluster.Local {
-	l := cluster.Local{Heartbeat: heartbeat(route), Slow: hub.SlowLog, CutGap: route.CutGap, Left: st.left}
+	l := cluster.Local{Heartbeat: heartbeat(route), Slow: hub.SlowLog, CutGap: route.CutGap, Left: st.left,
+		RingEvents: route.RingEvents, RingBytes: route.RingBytes}
 	if route.CutSlow {
 		l.Slow = hub.SlowCut
 	}
