@@ -133,10 +133,18 @@ func (h *head) append(dst []byte, a asked) []byte {
 	}
 	if a.http11 {
 		add("Transfer-Encoding", "chunked")
+		dst = append(dst, lastAnswer...)
+	} else {
+		add("Connection", "close")
 	}
-	add("Connection", "close") // a held connection is never taken for another request
 	return append(dst, "\r\n"...)
 }
+
+// lastAnswer says that a connection ends with its answer, where the answer may
+// be cut. "Connection: close" would say it better, but Node's fetch (undici)
+// takes the end of a connection that was announced so for the end of the
+// answer, chunks or not, and a half answer for a whole one.
+const lastAnswer = "Keep-Alive: timeout=1\r\n"
 
 func (h *head) field(name string) string {
 	for _, f := range h.Fields {

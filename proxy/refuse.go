@@ -85,7 +85,6 @@ func (p *Proxy) refuse(x *exchange, reason string, after time.Duration) {
 		return
 	}
 	p.counters.refused(reason)
-	x.keep = false
 	s := x.sender()
 	b := appendStatus(s.room(), http.StatusOK, "")
 	b = appendField(b, "Content-Type", "text/event-stream")
@@ -102,12 +101,13 @@ func (p *Proxy) refuse(x *exchange, reason string, after time.Duration) {
 	b = appendDate(b)
 	line := fmt.Appendf(nil, "retry: %d\n", after.Milliseconds())
 	if x.http10 {
+		x.keep = false
 		b = x.appendConnection(b)
 		b = append(b, line...)
 	} else {
 		b = appendField(b, "Transfer-Encoding", "chunked")
-		b = x.appendConnection(b)
-		b = fmt.Appendf(b, "%x\r\n%s\r\n", len(line), line)
+		b = append(b, lastAnswer...)
+		b = fmt.Appendf(b, "\r\n%x\r\n%s\r\n", len(line), line)
 	}
 	s.put(b)
 	s.push()
