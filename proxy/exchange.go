@@ -44,6 +44,7 @@ type exchange struct {
 
 	http10  bool
 	keep    bool   // the connection may serve another request
+	closes  bool   // the client itself said that it may not
 	upgrade string // the protocol asked for, "" for none
 
 	final    sync.Mutex // over the next two; interim answers come from another goroutine

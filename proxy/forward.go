@@ -250,7 +250,7 @@ func (x *exchange) forwarded(h http.Header, trusted bool, set func(name, value s
 
 // trusted reports whether an address is a proxy whose word counts.
 func (p *Proxy) trusted(a netip.Addr) bool {
-	for _, net := range p.cfg.TrustedProxies {
+	for _, net := range *p.trust.Load() {
 		if net.Contains(a) {
 			return true
 		}

@@ -67,7 +67,7 @@ func (x *exchange) guard() *refusal {
 	if bad := x.takeTarget(string(h.RequestURI()), framing.hosts); bad != nil {
 		return bad
 	}
-	x.keep = framing.keepAlive(x.http10) && !x.p.draining.Load()
+	x.keep, x.closes = framing.keepAlive(x.http10) && !x.p.draining.Load(), framing.close
 	if framing.upgrades && !x.http10 {
 		x.upgrade = upgradeOf(x.header("Upgrade"))
 	}

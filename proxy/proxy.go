@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,8 +52,10 @@ type Proxy struct {
 	log      *zap.Logger
 	table    tableRef
 	counters counters
+	trust    atomic.Pointer[[]netip.Prefix]
 	draining atomic.Bool
 	tunnels  tunnels
+	senders  sync.Pool
 
 	// ctx ends when Close is called, and every upstream request with it.
 	ctx   context.Context
@@ -80,7 +83,7 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 2*time.Minute)
 	cfg.BodyTimeout = orDefault(cfg.BodyTimeout, time.Minute)
 	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, time.Minute)
-	p := &Proxy{cfg: cfg, log: cfg.Log}
+	p := &Proxy{cfg: cfg, log: cfg.Log, senders: sync.Pool{New: newSender}}
 	if p.log == nil {
 		p.log = zap.NewNop()
 	}
@@ -90,6 +93,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.counters.init(cfg.Metrics)
 	p.ctx, p.close = context.WithCancel(context.Background())
 	p.SetTable(NewTable(nil))
+	p.SetTrustedProxies(cfg.TrustedProxies)
 	p.SetLimits(Limits{})
 	if cfg.Cluster != nil {
 		p.streams = newStreams(p, cfg.Cluster, cfg.Hub)
@@ -111,6 +115,10 @@ func orDefault[T comparable](v, def T) T {
 // SetTable swaps the routes at once. Requests in flight keep the route they
 // began with.
 func (p *Proxy) SetTable(t *Table) { p.table.Store(t) }
+
+// SetTrustedProxies swaps the peers whose X-Forwarded-* and Forwarded are
+// believed; it holds for requests that come from now on.
+func (p *Proxy) SetTrustedProxies(nets []netip.Prefix) { p.trust.Store(&nets) }
 
 // Drain makes every answer from now on the last one on its connection.
 func (p *Proxy) Drain() { p.draining.Store(true) }

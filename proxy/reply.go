@@ -33,6 +33,7 @@ const (
 // sender writes one answer to a client. Its buffer holds what was not sent
 // yet, and behind that what is being read.
 type sender struct {
+	pool    *sync.Pool
 	conn    net.Conn
 	timeout time.Duration
 
@@ -44,13 +45,12 @@ type sender struct {
 	timer *time.Timer
 }
 
-// senders are shared by the answers of all proxies.
-var senders = sync.Pool{New: func() any {
+func newSender() any {
 	s := &sender{buf: make([]byte, 0, relayBuffer)}
 	s.timer = time.AfterFunc(time.Hour, s.gathered)
 	s.timer.Stop()
 	return s
-}}
+}
 
 // sender begins an answer: from here on the client gets no interim one.
 func (x *exchange) sender() *sender {
@@ -64,9 +64,9 @@ func (x *exchange) sender() *sender {
 	if x.route != nil && x.route.WriteTimeout > 0 {
 		timeout = x.route.WriteTimeout
 	}
-	s := senders.Get().(*sender)
+	s := x.p.senders.Get().(*sender)
 	s.mu.Lock() // a late call of the timer may look in
-	s.conn, s.timeout = x.ctx.Conn(), timeout
+	s.conn, s.timeout, s.pool = x.ctx.Conn(), timeout, &x.p.senders
 	s.mu.Unlock()
 	return s
 }
@@ -103,7 +103,7 @@ func (s *sender) done() error {
 		s.buf = make([]byte, 0, relayBuffer) // a huge head was in it
 	}
 	s.buf = s.buf[:0]
-	senders.Put(s)
+	s.pool.Put(s)
 	return err
 }
 
@@ -301,6 +301,9 @@ func (x *exchange) appendHead(b []byte, resp *http.Response, bodiless, chunked b
 		b = append(b, "Content-Length: "...)
 		b = strconv.AppendInt(b, resp.ContentLength, 10)
 		b = append(b, "\r\n"...)
+	}
+	if chunked && !x.keep && !x.closes {
+		return append(append(b, lastAnswer...), "\r\n"...)
 	}
 	return x.appendConnection(b)
 }

@@ -32,13 +32,14 @@ func NewTransport(o TransportOptions) *http.Transport {
 	connect := orDefault(o.ConnectTimeout, 5*time.Second)
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}
 	write := orDefault(o.WriteTimeout, time.Minute)
+	uploads := &sync.Pool{New: func() any { return new([32 << 10]byte) }}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &upstreamConn{Conn: c, patience: write}, nil
+			return &upstreamConn{Conn: c, patience: write, uploads: uploads}, nil
 		},
 		TLSClientConfig:        o.TLS,
 		TLSHandshakeTimeout:    connect,
@@ -63,6 +64,7 @@ func (e *connectError) Unwrap() error { return e.error }
 type upstreamConn struct {
 	net.Conn
 	patience time.Duration // of a write
+	uploads  *sync.Pool    // buffers for request bodies, which net/http would make anew
 
 	sent   atomic.Int64                // bytes given to the system
 	closed atomic.Bool                 // the other side had closed in order, and
@@ -81,13 +83,10 @@ func (c *upstreamConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// uploads are the buffers of request bodies, which net/http would make anew.
-var uploads = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-
 // ReadFrom is what the transport sends a body with.
 func (c *upstreamConn) ReadFrom(r io.Reader) (total int64, err error) {
-	buf := uploads.Get().(*[32 << 10]byte)
-	defer uploads.Put(buf)
+	buf := c.uploads.Get().(*[32 << 10]byte)
+	defer c.uploads.Put(buf)
 	for {
 		n, rerr := r.Read(buf[:])
 		if n > 0 {
