@@ -277,9 +277,9 @@ func TestDuplex(t *testing.T) {
 	})
 	w := newWorld(t, []string{addr})
 	c := w.dial()
-	c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n")
 	if head := c.head(); !strings.Contains(head, "Keep-Alive: timeout=1\r\n") || strings.Contains(head, "Connection: close\r\n") {
-		t.Errorf("head %q", head) // see lastAnswer
+		t.Errorf("head %q", head) // see appendLast
 	}
 	for _, b := range "abc" {
 		c.send(fmt.Sprintf("1\r\n%c\r\n", b))

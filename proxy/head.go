@@ -68,6 +68,7 @@ func decodeHead(b []byte) *head {
 type asked struct {
 	origin  string
 	http11  bool
+	keeps   bool // it said itself what it means to do with the connection
 	resumed bool // not the request that started the stream
 	reqID   string
 	stream  string
@@ -133,18 +134,23 @@ func (h *head) append(dst []byte, a asked) []byte {
 	}
 	if a.http11 {
 		add("Transfer-Encoding", "chunked")
-		dst = append(dst, lastAnswer...)
-	} else {
-		add("Connection", "close")
 	}
-	return append(dst, "\r\n"...)
+	return append(appendLast(dst, a.http11 && a.keeps), "\r\n"...)
 }
 
-// lastAnswer says that a connection ends with its answer, where the answer may
-// be cut. "Connection: close" would say it better, but Node's fetch (undici)
-// takes the end of a connection that was announced so for the end of the
-// answer, chunks or not, and a half answer for a whole one.
-const lastAnswer = "Keep-Alive: timeout=1\r\n"
+// appendLast says that the connection ends with an answer that may be cut.
+//
+// "Connection: close" says it best, and proxies in front that keep connections
+// to us hold to it. But Node's fetch (undici) takes the end of a connection
+// that was announced so for the end of the answer, in the middle of a chunk as
+// well: half an answer would look whole. It is told in another way, which it
+// knows too. It is told from the others by a Connection field of its own.
+func appendLast(dst []byte, keeps bool) []byte {
+	if keeps {
+		return append(dst, "Keep-Alive: timeout=1\r\n"...)
+	}
+	return append(dst, "Connection: close\r\n"...)
+}
 
 func (h *head) field(name string) string {
 	for _, f := range h.Fields {

@@ -106,7 +106,7 @@ func (p *Proxy) refuse(x *exchange, reason string, after time.Duration) {
 		b = append(b, line...)
 	} else {
 		b = appendField(b, "Transfer-Encoding", "chunked")
-		b = append(b, lastAnswer...)
+		b = appendLast(b, x.header("Connection") != "")
 		b = fmt.Appendf(b, "\r\n%x\r\n%s\r\n", len(line), line)
 	}
 	s.put(b)

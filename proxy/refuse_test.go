@@ -52,7 +52,7 @@ func TestRefuse(t *testing.T) {
 		c := w.dial()
 		c.send("GET / HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nOrigin: https://page.example\r\n\r\n")
 		head := c.head()
-		for _, want := range []string{"HTTP/1.1 200 OK\r\n", "Content-Type: text/event-stream\r\n", "Transfer-Encoding: chunked\r\n", "Keep-Alive: timeout=1\r\n",
+		for _, want := range []string{"HTTP/1.1 200 OK\r\n", "Content-Type: text/event-stream\r\n", "Transfer-Encoding: chunked\r\n", "Connection: close\r\n",
 			"Access-Control-Allow-Origin: https://page.example\r\n", "Cache-Control: no-cache, no-transform\r\n", "X-Accel-Buffering: no\r\n"} {
 			if !strings.Contains(head, want) {
 				t.Fatalf("no %q in %q", want, head)

@@ -303,7 +303,7 @@ func (x *exchange) appendHead(b []byte, resp *http.Response, bodiless, chunked b
 		b = append(b, "\r\n"...)
 	}
 	if chunked && !x.keep && !x.closes {
-		return append(append(b, lastAnswer...), "\r\n"...)
+		return append(appendLast(b, x.header("Connection") != ""), "\r\n"...)
 	}
 	return x.appendConnection(b)
 }

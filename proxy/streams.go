@@ -217,6 +217,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	who := asked{
 		origin:  x.header("Origin"),
 		http11:  !x.http10,
+		keeps:   x.header("Connection") != "",
 		resumed: resumed,
 		reqID:   x.reqID,
 		stream:  s.ID.String(),
