@@ -122,6 +122,7 @@ func (n *Node) check(ctx context.Context) {
 	if !ok {
 		return
 	}
+	n.measure(ctx)
 	if _, self := now[n.ID()]; !self {
 		// The registry has forgotten us, so it has forgotten others too:
 		// nobody is dead because of that.

@@ -92,6 +92,7 @@ type Node struct {
 	peers   atomic.Pointer[map[string]registry.Node] // live nodes as last listed
 	busUp   atomic.Bool
 	aborted atomic.Bool
+	far     distances
 	out     outbox
 	regs    registrar
 	lapsed  time.Time // when our own lease was last found gone

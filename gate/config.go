@@ -60,7 +60,7 @@ type Cluster struct {
 	// CheckEvery is how often the one cleaner looks for dead nodes.
 	CheckEvery time.Duration `toml:"check_every" min:"10ms"`
 	TailCheck  time.Duration `toml:"tail_check" min:"10ms"`     // how often followers compare their place with the log's tail
-	Redirect   bool          `toml:"redirect" reload:"later"`   // 307 new clients to the peer with fewest connections
+	Redirect   bool          `toml:"redirect"`                  // 307 new clients to the peer with fewest connections
 	RedisWait  int           `toml:"redis_wait" reload:"later"` // replicas that must have a push before it is answered; 0 = none
 }
 

@@ -108,6 +108,11 @@ func (l *loader) checkCluster(cfg *Config) {
 	if c.RabbitMQ != "" && c.Redis == "" {
 		l.problem("cluster.rabbitmq", "needs cluster.redis: RabbitMQ carries events to other nodes, but what it loses is read from the log in Redis, and who owns which stream stands there too")
 	}
+	if c.Redirect && c.Redis == "" {
+		l.problem("cluster.redirect", "needs cluster.redis: without it no node knows how many connections another has")
+	} else if c.Redirect && cfg.Node.Advertise == "" {
+		l.notice("cluster.redirect", "no node will send clients here unless listen.public names an address, since node.advertise is empty")
+	}
 	if c.Heartbeat > 0 && c.DeadAfter/2 < c.Heartbeat {
 		l.problem("cluster.dead_after", "must be at least twice cluster.heartbeat (%s), or one late heartbeat makes a node dead: write %q or more", brief(c.Heartbeat), brief(2*c.Heartbeat))
 	}

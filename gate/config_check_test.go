@@ -194,7 +194,7 @@ check_every = "1ms"
 `, `
 4: cluster.dead_after: must be at least twice cluster.heartbeat (20s), or one late heartbeat makes a node dead: write "40s" or more
 5: cluster.rabbitmq: needs cluster.redis: RabbitMQ carries events to other nodes, but what it loses is read from the log in Redis, and who owns which stream stands there too
-6: cluster.redirect: is not part of this version yet: leave it out
+6: cluster.redirect: needs cluster.redis: without it no node knows how many connections another has
 7: cluster.redis_wait: is not part of this version yet: leave it out
 8: cluster.prefix: "my gate" cannot begin names in Redis, RabbitMQ and Consul: write up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit
 9: cluster.service: "a/b" cannot name a Consul service: write up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit

@@ -23,6 +23,9 @@ func (st *streams) before(x *exchange) (answered bool) {
 		return true
 	}
 	a := st.ask(x)
+	if st.redirect(x, a) {
+		return true
+	}
 	if x.route.Attach == AttachOff {
 		if a.edgeErr == nil {
 			x.setLastEventID(nil) // an edge id never goes upstream

@@ -44,6 +44,8 @@ type Config struct {
 	// the Hub's by default.
 	Cluster *cluster.Node
 	Hub     *hub.Hub
+
+	Redirect bool // new EventSource clients may be sent to a peer with fewer connections
 }
 
 // Proxy is the front of a node. All its methods may be called concurrently.

@@ -222,14 +222,20 @@ func (n *Node) hasExited() bool {
 func (n *Node) stop() {
 	if !n.hasExited() {
 		n.cmd.Process.Signal(syscall.SIGCONT)
+		// Twice means now; two at once may arrive as one.
+		again := time.NewTicker(50 * time.Millisecond)
+		defer again.Stop()
 		n.cmd.Process.Signal(syscall.SIGTERM)
-		n.cmd.Process.Signal(syscall.SIGTERM) // do not wait for clients
-		select {
-		case <-n.exited:
-		case <-time.After(10 * time.Second):
-			n.cmd.Process.Signal(syscall.SIGKILL)
-			<-n.exited
-			n.t.Errorf("%s did not end on SIGTERM; its log:\n%s", n.Name, n.Log())
+		for bound := time.After(10 * time.Second); !n.hasExited(); {
+			select {
+			case <-n.exited:
+			case <-again.C:
+				n.cmd.Process.Signal(syscall.SIGTERM)
+			case <-bound:
+				n.cmd.Process.Signal(syscall.SIGKILL)
+				<-n.exited
+				n.t.Errorf("%s did not end on SIGTERM; its log:\n%s", n.Name, n.Log())
+			}
 		}
 	}
 	log := n.Log()

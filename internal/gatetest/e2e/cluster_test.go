@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -230,4 +231,31 @@ func TestOwnerKilled(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRedirect: a node with many clients sends new ones to one with few.
+func TestRedirect(t *testing.T) {
+	w := &world{redis: service.Redis(t), backend: NewBackend(t)}
+	conf := strings.Replace(w.together(""), "[cluster]\n", "[cluster]\nredirect = true\n", 1)
+	a, b := Start(t, bin, "a", conf), Start(t, bin, "b", conf)
+	acquainted(t, a, b)
+	url := "/count?n=10000&every=50ms"
+	for range 20 {
+		Do(t, Request{Method: "POST", URL: a.URL + url}).Take(1)
+	}
+	var there *Stream
+	Eventually(t, "a new client is sent to b", func() bool {
+		s := EventSource(t, a.URL+url, "")
+		defer s.Close()
+		there = s
+		return s.Resp.StatusCode == 307
+	})
+	if to := there.Resp.Header.Get("Location"); to != b.URL+url {
+		t.Fatalf("sent to %q", to)
+	}
+	s := EventSource(t, b.URL+url, "")
+	s.Take(2)
+	if back := EventSource(t, a.URL+url, s.LastID); back.Resp.StatusCode != 200 {
+		t.Fatalf("who comes back is answered %d", back.Resp.StatusCode)
+	}
 }
