@@ -340,6 +340,7 @@ func (g *Gate) Reload(cfg Config, notices []Notice, err error) error {
 		if table, err = g.ups.table(cfg); err == nil {
 			g.proxy.SetTable(table)
 			g.proxy.SetLimits(limits(cfg))
+			g.proxy.SetTrustedProxies(cfg.Listen.TrustedNets())
 			if g.opts.Logging != nil {
 				g.opts.Logging.SetLevel(cfg.Log.Level)
 			}

@@ -67,6 +67,10 @@ func (l *Logging) SetLevel(level string) {
 	l.level.SetLevel(parsed)
 }
 
+// TakeStd sends what libraries write with package log here, for the whole
+// process, until undo is called.
+func (l *Logging) TakeStd() (undo func()) { return zap.RedirectStdLog(l.Logger.Named("std")) }
+
 // Sampled counts the messages that sampling left out.
 func (l *Logging) Sampled() uint64 { return l.sampled.Load() }
 

@@ -118,6 +118,7 @@ func serve(load loader, stderr io.Writer) int {
 		return exitFailed
 	}
 	logging := gate.NewLogging(cfg.Log, stderr)
+	defer logging.TakeStd()()
 	g, err := gate.New(cfg, gate.Options{Logging: logging, Version: version(), Notices: notices})
 	if err != nil {
 		fmt.Fprintln(stderr, "ssegate:", err)
