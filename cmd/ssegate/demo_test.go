@@ -34,7 +34,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the second line does not say what to do: %q", lines.Text())
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	for path, want := range map[string]string{"": "<title>ssegate demo</title>", "page.css": "--paper", "page.js": "import", "stream.js": "export", "wires.js": "export"} {
+	for path, want := range map[string]string{"": "<title>ssegate demo</title>", "page.css": "--paper", "page.js": "import", "stream.js": "export", "story.js": "export", "wires.js": "export"} {
 		resp, err := client.Get(url + path)
 		if err != nil {
 			t.Fatal(err)

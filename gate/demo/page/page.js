@@ -2,6 +2,7 @@
 // keeps account of every event. What it does, any client of an event stream can do.
 
 import {viaEventSource, viaFetch} from './stream.js'
+import {story, times, verdict} from './story.js'
 import {drawWires} from './wires.js'
 
 const $ = id => document.getElementById(id)
@@ -448,32 +449,12 @@ function render() {
   const perfect = received === world.words && !s.lost && !s.repeated && !s.said && run.started === 1
   const over = s.phase === 'done' || s.said
   $('story').className = `story ${over ? perfect ? 'good' : 'wrong' : ''}`
-  text('story', over ? verdict(perfect) : story(any))
+  text('story', over ? verdict(perfect, world) : story(s, {world, opened: link?.opened, owner, ownerId, away}))
   drawWires($('nodes').closest('.stage'), {
     serves: link?.opened ? link.number : 0,
     reads: running && owner && run.word < world.words ? owner : 0,
     up: numbers.filter(up),
   })
-}
-
-function verdict(perfect) {
-  if (!perfect) return 'This answer is not as it should be. Please tell us how you did it.'
-  const {continued} = world.run
-  return `All ${world.words} words, each once and in order. The model was asked once${continued ? `, continued ${times(continued)}` : ''}.`
-}
-
-// story says what happens at the moment.
-function story(any) {
-  const dead = s.stream && ownerId && !owner && world.run.word < world.words
-  if (away) return 'The demo does not answer. Has it been ended?'
-  if (s.phase === 'idle') return 'Ask the model, and then do to the connection whatever you like.'
-  if (!any) return 'No node is up. Start one: the log has what has been written.'
-  if (dead) return 'The node that read the model is dead. Another takes over as soon as it is missed, in about a second.'
-  if (s.phase === 'cut') return s.why ? `No use to come back: ${s.why}.` : 'You are away. The model goes on writing, and what it writes waits for you at every node.'
-  if (s.phase === 'lost') return 'The connection is lost. The page comes back through another node.'
-  if (!link?.opened) return `The page asks node ${s.node} for what follows word ${s.last}.`
-  if (!owner || owner === s.node) return `Node ${s.node} reads the model and hands you each word as it is written.`
-  return `Node ${owner} reads the model, and node ${s.node} hands you each word as it comes from there.`
 }
 
 function text(id, value) {
@@ -482,8 +463,6 @@ function text(id, value) {
 }
 
 function bad(id, is) { $(id).parentElement.classList.toggle('wrong', Boolean(is)) }
-
-function times(n) { return ['–', 'once', 'twice'][n] ?? `${n} times` }
 
 // --- buttons
 
