@@ -162,7 +162,7 @@ check go vet "$@"
 check go tool staticcheck "$@"
 check go fix -diff "$@"
 # Two packages at once: they share two cores with the services that they start.
-check go test -race -count=1 -p=2 -timeout=15m "$@"
+check go test -race -count=1 -p=2 -timeout=30m "$@"
 
 [ ${#failed[@]} = 0 ] || die "failed: $(printf '%s; ' "${failed[@]}")"
 say "all is well"

@@ -55,7 +55,7 @@ func TestServicesStandStill(t *testing.T) {
 				t.Errorf("a local stream stood still for %v", worst)
 			}
 			acquainted(t, a, b)
-			for hop := 0; hop < 6; hop++ {
+			for hop := range 6 {
 				node := []*Node{b, a}[hop%2]
 				far := EventSource(t, node.URL+path, id)
 				if far.Resp.StatusCode != 200 {
