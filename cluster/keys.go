@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ssegate/bus"
+	"ssegate/reconnect"
 	"ssegate/registry"
 	"ssegate/sse"
 )
@@ -139,14 +140,19 @@ func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.R
 		}
 		return s, nil
 	}
+	// The owner's tag, since the registry may not have heard of it yet.
+	open := func() (*Stream, error) {
+		return n.Open(ctx, now.Stream, reconnect.OwnerTag(now.Owner), sse.Pos{}, local)
+	}
 	if now.Owner == n.ID() {
-		return n.Open(ctx, now.Stream, [8]byte{}, sse.Pos{}, local)
+		return open()
 	}
 	for {
 		actx, cancel := context.WithTimeout(ctx, time.Second)
 		rec, err := n.call(actx, now.Owner, bus.Message{Kind: kindAsk, Stream: now.Stream, Body: []byte{1}})
 		cancel()
-		if err != nil {
+		answered := err == nil
+		if !answered {
 			gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 			rec, err = n.cfg.Registry.Get(gctx, now.Stream)
 			cancel()
@@ -155,12 +161,11 @@ func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.R
 		case err == nil && rec.State == registry.StateRefused:
 			return nil, ErrUnknown
 		case err == nil && rec.State != registry.StateStarting:
-			return n.Open(ctx, now.Stream, [8]byte{}, sse.Pos{}, local)
-		case errors.Is(err, ErrUnknown), errors.Is(err, registry.ErrUnknown):
-			if peers := *n.peers.Load(); peers != nil {
-				if _, alive := peers[now.Owner]; !alive {
-					return nil, ErrUnknown
-				}
+			return open()
+		case !answered && (err == nil || errors.Is(err, registry.ErrUnknown)):
+			peers := *n.peers.Load()
+			if _, alive := peers[now.Owner]; !alive && n.mayJudge(peers) {
+				return nil, ErrUnknown
 			}
 		}
 		if ctx.Err() != nil {
@@ -185,69 +190,116 @@ func (n *Node) addPrint(print string, s *Stream) {
 	})
 }
 
+// ErrPending says that a stream of this request exists, but who could say
+// whether it has the client's event does not answer: the stream may be about
+// to change its owner.
+var ErrPending = errors.New("cluster: a stream of this request is between two owners")
+
+// registered is how long what another node does may take to reach registry
+// and log: who is back sooner is looked for once more.
+const registered = 40 * time.Millisecond
+
 // ByPrint finds the one stream that a request with this fingerprint led to
 // and that has an event with this id of the backend's, and its position.
-// ErrUnknown when none has it, or several; ErrUnavailable when nothing is
-// known.
+// ErrUnknown when none has it, or several; ErrPending; ErrUnavailable when
+// nothing is known.
 func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (sse.StreamID, sse.Pos, error) {
 	n.mu.Lock()
-	streams := slices.Clone(n.prints[print])
+	here := slices.Clone(n.prints[print])
 	n.mu.Unlock()
-	var found sse.StreamID
-	var at sse.Pos
-	var err error
-	matches := 0
-	search := func(streams []sse.StreamID) {
-		for _, s := range streams {
-			pos, ferr := n.FindID(ctx, s, id)
-			switch {
-			case ferr == nil:
-				found, at = s, pos
-				matches++
-			case !errors.Is(ferr, ErrUnknown):
-				err = ferr
-			}
+	// A stream of this node's needs nobody else.
+	found, pos, err := n.search(ctx, here, id)
+	for tries := 0; errors.Is(err, ErrUnknown) && tries < 2; tries++ {
+		if tries > 0 {
+			sleep(ctx, registered)
 		}
-	}
-	search(streams)
-	if matches == 0 { // a stream of this node's needs nobody else
 		rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 		more, rerr := n.cfg.Registry.ByPrint(rctx, print)
 		cancel()
-		err = errors.Join(err, rerr)
-		search(slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(streams, id) }))
+		if rerr != nil {
+			return sse.StreamID{}, sse.Pos{}, ErrUnavailable
+		}
+		elsewhere := slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(here, id) })
+		found, pos, err = n.search(ctx, elsewhere, id)
 	}
-	switch {
-	case matches == 1:
+	return found, pos, err
+}
+
+// search finds the one of these streams that has an id. ErrUnknown when none
+// has it, or several.
+func (n *Node) search(ctx context.Context, streams []sse.StreamID, id []byte) (found sse.StreamID, at sse.Pos, err error) {
+	matches := 0
+	err = ErrUnknown
+	for _, s := range streams {
+		pos, ferr := n.FindID(ctx, s, id)
+		switch {
+		case ferr == nil:
+			found, at = s, pos
+			matches++
+		case !errors.Is(ferr, ErrUnknown):
+			err = ferr
+		}
+	}
+	if matches == 1 {
 		return found, at, nil
-	case matches == 0 && err != nil:
-		return found, at, ErrUnavailable
 	}
-	return sse.StreamID{}, sse.Pos{}, ErrUnknown
+	if matches > 1 {
+		err = ErrUnknown
+	}
+	return sse.StreamID{}, sse.Pos{}, err
 }
 
 // FindID finds the first frame of a stream that bears an id of the backend's:
-// in the log, else in the ring, which needs nobody and has what the log does
-// not have yet. Errors: ErrUnknown, ErrUnavailable.
+// in the log, else in the owner's ring, which has what the log does not have
+// yet. Errors: ErrUnknown, ErrPending, ErrUnavailable.
 func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Pos, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	ctx, cancel := context.WithTimeout(ctx, 3*n.cfg.Ask)
 	defer cancel()
-	pos, err := n.cfg.Log.Find(ctx, id, want)
+	if s := n.local(id); s != nil && s.owned.Load() {
+		if pos, ok := s.findInRing(want); ok {
+			return pos, nil
+		}
+	}
+	lctx, lcancel := context.WithTimeout(ctx, n.cfg.Ask)
+	pos, err := n.cfg.Log.Find(lctx, id, want)
+	lcancel()
 	if err == nil {
 		return pos, nil
 	}
-	if s := n.local(id); s != nil {
-		// The ring, in case the log is away or does not have it yet.
-		for _, f := range s.hub.Frames(0, 1<<20, 1<<30) {
-			if bytes.Equal(f.ID, want) {
-				return f.Pos, nil
-			}
+	if s := n.local(id); s != nil && s.owned.Load() {
+		return sse.Pos{}, unknownOr(err)
+	}
+	gctx, gcancel := context.WithTimeout(ctx, n.cfg.Ask)
+	rec, rerr := n.cfg.Registry.Get(gctx, id)
+	gcancel()
+	if rerr != nil || rec.State == registry.StateEnded || rec.Owner == n.ID() {
+		return sse.Pos{}, unknownOr(err)
+	}
+	rec, aerr := n.call(ctx, rec.Owner, bus.Message{Kind: kindFind, Stream: id, Body: want})
+	switch {
+	case aerr == nil:
+		return rec.Tail, nil
+	case errors.Is(aerr, ErrUnknown):
+		return sse.Pos{}, unknownOr(err)
+	}
+	return sse.Pos{}, ErrPending
+}
+
+func unknownOr(err error) error {
+	if errors.Is(err, reconnect.ErrUnknown) {
+		return ErrUnknown
+	}
+	return ErrUnavailable
+}
+
+// findInRing finds the first frame in memory that bears an id.
+func (s *Stream) findInRing(id []byte) (sse.Pos, bool) {
+	for _, f := range s.hub.Frames(0, 1<<20, 1<<30) {
+		if bytes.Equal(f.ID, id) {
+			return f.Pos, true
 		}
 	}
-	if isUnknown(err) {
-		return sse.Pos{}, ErrUnknown
-	}
-	return sse.Pos{}, ErrUnavailable
+	return sse.Pos{}, false
 }
 
 // Stop cancels the upstream of a stream, wherever it runs, and returns what

@@ -49,6 +49,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 		defer func() {
 			w.log.set(nil)
 			w.reg.set(nil)
+			time.Sleep(outboxWait + time.Second) // what hung has been given up
 			for _, n := range w.nodes {
 				n.leave()
 			}
