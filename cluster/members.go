@@ -73,8 +73,12 @@ func (n *Node) prolong(ctx context.Context) {
 	for _, s := range live {
 		byTTL[s.spec.Limits.TTL] = append(byTTL[s.spec.Limits.TTL], s.ID)
 		s.mu.Lock()
-		key := s.key
+		key, print := s.key, s.print
+		fades := print != "" && time.Since(s.printed) > n.cfg.Keep/3
 		s.mu.Unlock()
+		if fades {
+			n.addPrint(print, s)
+		}
 		if key != "" {
 			n.regs.do(func(ctx context.Context) error {
 				return n.cfg.Registry.Extend(ctx, key, s.ID, max(n.cfg.DeadAfter, s.spec.JoinFor))

@@ -112,7 +112,11 @@ func (r *registrar) again() {
 		r.mark(s)
 		s.mu.Lock()
 		key, b := s.key, registry.Bid{Stream: s.ID, Owner: r.n.ID()}
+		print := s.print
 		s.mu.Unlock()
+		if print != "" {
+			r.n.addPrint(print, s)
+		}
 		if key != "" {
 			if kept := r.n.bidOf(key); kept != nil {
 				b = *kept

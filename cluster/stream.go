@@ -84,6 +84,7 @@ type Stream struct {
 	waiting []question    // asked before the upstream answered
 	key     string        // attach key that it holds
 	print   string        // fingerprint that leads to it
+	printed time.Time     // when the registry was last told of print
 	dirty   bool          // the registry does not have rec yet
 	endedAt time.Time
 }
