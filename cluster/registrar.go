@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	registrarWait = 2 * time.Second
-	registrarOps  = 10_000 // operations that may wait for a registry that is away
+	registrarWait  = 2 * time.Second
+	registrarPause = time.Second // at most, between two tries: whoever hops is looked for in the registry
+	registrarOps   = 10_000      // operations that may wait for a registry that is away
 )
 
 // registrar tells the registry what changed on this node: records of owned
@@ -136,7 +137,7 @@ func (r *registrar) again() {
 }
 
 func (r *registrar) run(ctx context.Context) {
-	var wait reconnect.Backoff
+	wait := reconnect.Backoff{Max: registrarPause}
 	for {
 		select {
 		case <-ctx.Done():

@@ -104,6 +104,8 @@ func TestRegistryAway(t *testing.T) {
 			inWorld(t, func(w *world) {
 				f := fill(w)
 				w.reg.set(ask)
+				fresh := f.n[0].begin(nil)
+				fresh.send(2)
 				for i := range 60 {
 					f.s.send(1)
 					wait(time.Second)
@@ -113,9 +115,6 @@ func TestRegistryAway(t *testing.T) {
 					t.Errorf("peers %v", f.n[0].Peers())
 				}
 				// A stream that was begun meanwhile is found through its owner.
-				fresh := f.n[0].begin(nil)
-				fresh.send(2)
-				synctest.Wait()
 				far := f.n[1].open(fresh.ID, "a", 0)
 				synctest.Wait()
 				far.has(1, 2)
