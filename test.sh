@@ -53,6 +53,7 @@ find_python() {
 missing() {
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 	have gcc || echo gcc libc6-dev # the race detector's
+	have curl || echo curl
 	have redis-server || echo redis-server
 	[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || have rabbitmq-server || echo rabbitmq-server
 	have nginx || [ -x /usr/sbin/nginx ] || echo nginx

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"ssegate/bus"
@@ -29,6 +30,12 @@ const (
 	kindStop
 	// kindGone tells a follower that we do not own what it follows.
 	kindGone
+	// kindFind asks an owner where the first event with an id of the
+	// backend's is; answered with kindRecord, its Tail the place.
+	kindFind
+	// kindFindPrint asks a node for a stream of its own with a fingerprint
+	// and an id of the backend's; answered like kindFind.
+	kindFindPrint
 )
 
 // question is a kindAsk that waits for the upstream's answer.
@@ -114,6 +121,20 @@ func (n *Node) receive(m *bus.Message) {
 			return
 		}
 		n.answer(q, s)
+	case kindFind:
+		var body []byte
+		if s := n.local(m.Stream); s != nil && s.owned.Load() {
+			if pos, _ := s.findInRing(m.Body); pos.Seq > 0 {
+				body, _ = json.Marshal(registry.Record{Tail: pos})
+			}
+		}
+		n.post(m.From, bus.Message{Kind: kindRecord, Stream: m.Stream, Call: m.Call, Body: body})
+	case kindFindPrint:
+		var body []byte
+		if rec, ok := n.findPrint(m.Body); ok {
+			body, _ = json.Marshal(rec)
+		}
+		n.post(m.From, bus.Message{Kind: kindRecord, Call: m.Call, Body: body})
 	case kindStop:
 		s := n.local(m.Stream)
 		if s != nil {
@@ -215,6 +236,31 @@ func (n *Node) call(ctx context.Context, to string, m bus.Message) (rec registry
 	case <-n.ctx.Done():
 		return rec, ErrUnavailable
 	}
+}
+
+// callAll asks every live peer at once and returns the answers of those who
+// know something, at most after Config.Ask.
+func (n *Node) callAll(ctx context.Context, m bus.Message) (known []registry.Record) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for peer := range *n.peers.Load() {
+		if peer == n.ID() {
+			continue
+		}
+		wg.Go(func() {
+			rec, err := n.call(ctx, peer, m)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			known = append(known, rec)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return known
 }
 
 // nodeByTag finds the node whose tag an edge id bears: this one, a live peer,

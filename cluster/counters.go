@@ -1,11 +1,9 @@
 package cluster
 
 import (
-	"errors"
 	"sync/atomic"
 
 	"ssegate/bus"
-	"ssegate/reconnect"
 )
 
 type counters struct {
@@ -66,5 +64,3 @@ func (n *Node) Stats() Stats {
 
 // Landed counts the times that another node began to follow a stream of ours.
 func (n *Node) Landed() uint64 { return n.count.landed.Load() }
-
-func isUnknown(err error) bool { return errors.Is(err, reconnect.ErrUnknown) }

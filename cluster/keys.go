@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"time"
@@ -178,7 +179,7 @@ func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.R
 // addPrint notes that a request's fingerprint leads to a stream.
 func (n *Node) addPrint(print string, s *Stream) {
 	s.mu.Lock()
-	s.print = print
+	s.print, s.printed = print, time.Now()
 	s.mu.Unlock()
 	n.mu.Lock()
 	if !slices.Contains(n.prints[print], s.ID) {
@@ -195,58 +196,102 @@ func (n *Node) addPrint(print string, s *Stream) {
 // to change its owner.
 var ErrPending = errors.New("cluster: a stream of this request is between two owners")
 
-// registered is how long what another node does may take to reach registry
-// and log: who is back sooner is looked for once more.
-const registered = 40 * time.Millisecond
-
 // ByPrint finds the one stream that a request with this fingerprint led to
 // and that has an event with this id of the backend's, and its position.
 // ErrUnknown when none has it, or several; ErrPending; ErrUnavailable when
 // nothing is known.
-func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (sse.StreamID, sse.Pos, error) {
+func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (Place, error) {
 	n.mu.Lock()
 	here := slices.Clone(n.prints[print])
 	n.mu.Unlock()
 	// A stream of this node's needs nobody else.
-	found, pos, err := n.search(ctx, here, id)
-	for tries := 0; errors.Is(err, ErrUnknown) && tries < 2; tries++ {
-		if tries > 0 {
-			sleep(ctx, registered)
-		}
-		rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
-		more, rerr := n.cfg.Registry.ByPrint(rctx, print)
-		cancel()
-		if rerr != nil {
-			return sse.StreamID{}, sse.Pos{}, ErrUnavailable
-		}
-		elsewhere := slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(here, id) })
-		found, pos, err = n.search(ctx, elsewhere, id)
+	if found, err := n.search(ctx, here, id); err != nil || len(found) > 0 {
+		return only(found, err)
 	}
-	return found, pos, err
+	rctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	more, err := n.cfg.Registry.ByPrint(rctx, print)
+	if err != nil {
+		return Place{}, ErrUnavailable
+	}
+	elsewhere := slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(here, id) })
+	if found, err := n.search(ctx, elsewhere, id); err != nil || len(found) > 0 {
+		return only(found, err)
+	}
+	// The client may be back before its stream's fingerprint has reached the
+	// registry: its owner knows.
+	return only(n.askAll(ctx, print, id), nil)
 }
 
-// search finds the one of these streams that has an id. ErrUnknown when none
-// has it, or several.
-func (n *Node) search(ctx context.Context, streams []sse.StreamID, id []byte) (found sse.StreamID, at sse.Pos, err error) {
-	matches := 0
-	err = ErrUnknown
-	for _, s := range streams {
-		pos, ferr := n.FindID(ctx, s, id)
-		switch {
-		case ferr == nil:
-			found, at = s, pos
-			matches++
-		case !errors.Is(ferr, ErrUnknown):
-			err = ferr
-		}
-	}
-	if matches == 1 {
-		return found, at, nil
-	}
-	if matches > 1 {
+// Place is where a stream has an id of the backend's.
+type Place struct {
+	Stream sse.StreamID
+	Pos    sse.Pos
+	// Owner is the tag of the stream's owner, for Open, where it was the one
+	// to say so; the registry may not know the stream yet.
+	Owner [8]byte
+}
+
+// only is the one place that was found, ErrUnknown where there is not one.
+func only(found []Place, err error) (Place, error) {
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case err == nil || len(found) > 1:
 		err = ErrUnknown
 	}
-	return sse.StreamID{}, sse.Pos{}, err
+	return Place{}, err
+}
+
+// search finds those of these streams that have an id. The error is one that
+// leaves it open.
+func (n *Node) search(ctx context.Context, streams []sse.StreamID, id []byte) (found []Place, open error) {
+	for _, s := range streams {
+		pos, err := n.FindID(ctx, s, id)
+		switch {
+		case err == nil:
+			found = append(found, Place{Stream: s, Pos: pos})
+		case !errors.Is(err, ErrUnknown):
+			open = err
+		}
+	}
+	return found, open
+}
+
+// askAll asks every live peer for a stream of its own with this fingerprint
+// and this id of the backend's, at most for Config.Ask.
+func (n *Node) askAll(ctx context.Context, print string, id []byte) (found []Place) {
+	body := append(binary.AppendUvarint(nil, uint64(len(print))), print...)
+	for _, rec := range n.callAll(ctx, bus.Message{Kind: kindFindPrint, Body: append(body, id...)}) {
+		found = append(found, Place{rec.Stream, rec.Tail, reconnect.OwnerTag(rec.Owner)})
+	}
+	return found
+}
+
+// findPrint is the answering end of askAll: what this node's memory has,
+// nothing where it has several.
+func (n *Node) findPrint(question []byte) (rec registry.Record, ok bool) {
+	size, k := binary.Uvarint(question)
+	if k <= 0 || size > uint64(len(question)-k) {
+		return rec, false
+	}
+	print, id := string(question[k:k+int(size)]), question[k+int(size):]
+	n.mu.Lock()
+	streams := slices.Clone(n.prints[print])
+	n.mu.Unlock()
+	for _, sid := range streams {
+		s := n.local(sid)
+		if s == nil || !s.owned.Load() {
+			continue
+		}
+		if pos, _ := s.findInRing(id); pos.Seq > 0 {
+			if ok {
+				return rec, false
+			}
+			rec, ok = registry.Record{Stream: sid, Owner: n.ID(), Tail: pos}, true
+		}
+	}
+	return rec, ok
 }
 
 // FindID finds the first frame of a stream that bears an id of the backend's:
@@ -255,9 +300,11 @@ func (n *Node) search(ctx context.Context, streams []sse.StreamID, id []byte) (f
 func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Pos, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*n.cfg.Ask)
 	defer cancel()
-	if s := n.local(id); s != nil && s.owned.Load() {
-		if pos, ok := s.findInRing(want); ok {
-			return pos, nil
+	s := n.local(id)
+	mine := s != nil && s.owned.Load()
+	if mine {
+		if pos, whole := s.findInRing(want); whole && pos.Seq > 0 {
+			return pos, nil // the first one for sure, and nobody was asked
 		}
 	}
 	lctx, lcancel := context.WithTimeout(ctx, n.cfg.Ask)
@@ -266,7 +313,10 @@ func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Po
 	if err == nil {
 		return pos, nil
 	}
-	if s := n.local(id); s != nil && s.owned.Load() {
+	if mine {
+		if pos, _ := s.findInRing(want); pos.Seq > 0 {
+			return pos, nil
+		}
 		return sse.Pos{}, unknownOr(err)
 	}
 	gctx, gcancel := context.WithTimeout(ctx, n.cfg.Ask)
@@ -292,14 +342,17 @@ func unknownOr(err error) error {
 	return ErrUnavailable
 }
 
-// findInRing finds the first frame in memory that bears an id.
-func (s *Stream) findInRing(id []byte) (sse.Pos, bool) {
-	for _, f := range s.hub.Frames(0, 1<<20, 1<<30) {
+// findInRing finds the first frame in memory that bears an id, the zero Pos for
+// none. whole says that memory has the stream from its beginning.
+func (s *Stream) findInRing(id []byte) (at sse.Pos, whole bool) {
+	frames := s.hub.Frames(0, 1<<20, 1<<30)
+	whole = len(frames) > 0 && frames[0].Pos.Seq == 1
+	for _, f := range frames {
 		if bytes.Equal(f.ID, id) {
-			return f.Pos, true
+			return f.Pos, whole
 		}
 	}
-	return sse.Pos{}, false
+	return sse.Pos{}, whole
 }
 
 // Stop cancels the upstream of a stream, wherever it runs, and returns what

@@ -262,11 +262,15 @@ func TestPrints(t *testing.T) {
 		s.SetUpstreamIDs("print")
 		s.send(10)
 		synctest.Wait()
+		on := func(n *node, id string) (sse.StreamID, sse.Pos, error) {
+			at, err := n.ByPrint(context.Background(), "print", []byte(id))
+			return at.Stream, at.Pos, err
+		}
 		find := func(id string) (sse.StreamID, sse.Pos, error) { // the same on each node
 			t.Helper()
-			is, pos, err := n[0].ByPrint(context.Background(), "print", []byte(id))
+			is, pos, err := on(n[0], id)
 			for _, one := range n[1:] {
-				if is2, pos2, err2 := one.ByPrint(context.Background(), "print", []byte(id)); is2 != is || pos2.Seq != pos.Seq || !errors.Is(err2, err) {
+				if is2, pos2, err2 := on(one, id); is2 != is || pos2.Seq != pos.Seq || !errors.Is(err2, err) {
 					t.Errorf("%s finds %v %v %v, a %v %v %v", one.ID(), is2, pos2, err2, is, pos, err)
 				}
 			}
@@ -291,10 +295,10 @@ func TestPrints(t *testing.T) {
 		// With everything away, a stream of this node's is found in its ring.
 		w.log.set(hung)
 		w.reg.set(hung)
-		if is, pos, err := n[0].ByPrint(context.Background(), "print", []byte("u9")); is != s.ID || pos.Seq != 9 || err != nil {
+		if is, pos, err := on(n[0], "u9"); is != s.ID || pos.Seq != 9 || err != nil {
 			t.Errorf("with everything away: %v %v %v", is, pos, err)
 		}
-		if _, _, err := n[1].ByPrint(context.Background(), "print", []byte("u9")); !errors.Is(err, ErrUnavailable) {
+		if _, _, err := on(n[1], "u9"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("with everything away, elsewhere: %v", err)
 		}
 	})

@@ -199,6 +199,7 @@ func TestLogEmptied(t *testing.T) {
 		n := w.join(nil, "a", "b")
 		s := n[0].begin(nil)
 		s.send(10)
+		synctest.Wait() // logged: the replica's ring begins behind it
 		far := n[1].open(s.ID, "a", 0)
 		near := n[0].follow(s.Stream, 0)
 		synctest.Wait()

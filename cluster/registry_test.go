@@ -85,8 +85,8 @@ func TestRegistryEmptied(t *testing.T) {
 				t.Fatalf("not registered again within %v: %q", time.Since(emptied), lacks)
 			}
 			// A client that comes back with the backend's id, elsewhere.
-			if id, pos, err := f.n[1].ByPrint(context.Background(), "print", []byte("u3")); id != f.s.ID || pos.Seq != 3 {
-				t.Errorf("by print: %v %v %v", id, pos, err)
+			if at, err := f.n[1].ByPrint(context.Background(), "print", []byte("u3")); at.Stream != f.s.ID || at.Pos.Seq != 3 {
+				t.Errorf("by print: %v %v", at, err)
 			}
 		}
 		if takeovers(f.n) != 0 || f.s.why() != nil {

@@ -48,19 +48,23 @@ func (n *Node) find(ctx context.Context, id sse.StreamID, owner [8]byte) (regist
 		return rec, nil
 	}
 	known := errors.Is(err, registry.ErrUnknown)
+	ask := bus.Message{Kind: kindAsk, Stream: id}
 	who := n.nodeByTag(owner)
-	switch {
-	case owner == [8]byte{} || who == n.ID():
-	case who == "" && known:
+	if who == "" && owner != [8]byte{} && known {
 		// A node that joined a moment ago may not be listed yet.
 		lctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 		n.listPeers(lctx)
 		cancel()
 		who = n.nodeByTag(owner)
 	}
-	if who != "" && who != n.ID() {
+	switch {
+	case owner == [8]byte{}: // a bare name: it may be anybody's
+		if told := n.callAll(ctx, ask); len(told) > 0 {
+			return told[0], nil
+		}
+	case who != "" && who != n.ID():
 		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
-		rec, aerr := n.call(actx, who, bus.Message{Kind: kindAsk, Stream: id})
+		rec, aerr := n.call(actx, who, ask)
 		cancel()
 		if aerr == nil {
 			return rec, nil

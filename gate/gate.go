@@ -263,7 +263,6 @@ func (g *Gate) Run(ctx, now context.Context) error {
 		g.log.Error("leaving because of a failure", zap.Error(why))
 	}
 	if g.killed.Load() {
-		g.public.Close()
 		stopInner() // before the pumps end: nobody is to hear of their ends
 		stopHub()
 	} else {
@@ -272,9 +271,10 @@ func (g *Gate) Run(ctx, now context.Context) error {
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	g.proxy.CloseStreams(bye)
-	if err := g.server.ShutdownWithContext(bye); err != nil {
+	if err := g.server.ShutdownWithContext(bye); err != nil && !g.killed.Load() {
 		g.log.Warn("requests were cut", zap.Error(err))
 	}
+	g.public.Close() // where Serve had not begun, Shutdown knows of no listener
 	g.proxy.Close(bye)
 	stopInner()
 	internal.Close()
@@ -292,6 +292,7 @@ func (g *Gate) Run(ctx, now context.Context) error {
 // after. It is for demonstrations and tests.
 func (g *Gate) Kill() {
 	g.killed.Store(true)
+	g.public.Close()
 	g.node.Abort()
 	g.kill()
 }
@@ -315,7 +316,7 @@ func (g *Gate) leave(now context.Context, failed bool) {
 	}
 	g.log.Info("draining", zap.Int("connections", g.node.Connections()), zap.Int("other_nodes", others),
 		zap.Duration("drain_timeout", g.cfg.Load().Node.DrainTimeout))
-	g.proxy.DrainStreams(ctx, others > 0)
+	g.proxy.DrainAll(ctx, others > 0)
 	if ctx.Err() != nil && g.node.Connections() > 0 {
 		g.log.Warn("drain_timeout passed with clients still connected; raise node.drain_timeout to let them finish",
 			zap.Int("connections", g.node.Connections()))
@@ -360,6 +361,9 @@ func (g *Gate) Reload(cfg Config, notices []Notice, err error) error {
 
 // report logs what the cluster has to tell.
 func (g *Gate) report(r cluster.Report) {
+	if g.killed.Load() {
+		return // the dead do not speak
+	}
 	fields := make([]zap.Field, 0, 3)
 	if r.Node != "" {
 		fields = append(fields, zap.String("about", r.Node))

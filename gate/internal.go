@@ -15,6 +15,7 @@ import (
 
 	"ssegate/cluster"
 	"ssegate/hub"
+	"ssegate/reconnect"
 )
 
 // internalServer serves health, readiness and metrics.
@@ -139,7 +140,22 @@ func (g *Gate) register() {
 	cl("ssegate_nodes_gone_total", func(s clusterStats) uint64 { return s.NodesGone })
 	cl("ssegate_takeovers_total", func(s clusterStats) uint64 { return s.Takeovers })
 	cl("ssegate_elections_unheld_total", func(s clusterStats) uint64 { return s.ElectionsUnheld })
+	counter("ssegate_log_lines_sampled_total", g.opts.Logging.Sampled)
 	g.registerHub()
+	g.registerMemory()
+}
+
+// registerMemory names what the log in memory has dropped, where that is the
+// log.
+func (g *Gate) registerMemory() {
+	m := g.drivers.memory
+	if m == nil {
+		return
+	}
+	for why := range len(m.Log.Stats().Dropped) {
+		name := fmt.Sprintf("ssegate_log_frames_dropped_total{reason=%q}", reconnect.Reason(why))
+		g.metrics.NewGauge(name, func() float64 { return float64(m.Log.Stats().Dropped[why].Frames) })
+	}
 }
 
 func truth(b bool) float64 {
@@ -165,6 +181,7 @@ func (g *Gate) registerHub() {
 	h(`ssegate_ring_frames_dropped_total{reason="full"}`, func(s hub.Stats) int64 { return s.Trimmed })
 	h(`ssegate_ring_frames_dropped_total{reason="memory"}`, func(s hub.Stats) int64 { return s.TrimmedMemory })
 	h(`ssegate_ring_frames_dropped_total{reason="unflushed"}`, func(s hub.Stats) int64 { return s.TrimmedUnflushed })
+	h("ssegate_ring_frames_ignored_total", func(s hub.Stats) int64 { return s.Ignored })
 	for _, why := range []hub.Reason{
 		hub.ReasonClient, hub.ReasonGhost, hub.ReasonWrite, hub.ReasonSlow, hub.ReasonGap, hub.ReasonSource, hub.ReasonClosed,
 		hub.ReasonShutdown, hub.ReasonConn, hub.ReasonFinished, hub.ReasonEnded, hub.ReasonCut, hub.ReasonStopped, hub.ReasonLost,

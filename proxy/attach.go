@@ -27,8 +27,8 @@ func (st *streams) before(x *exchange) (answered bool) {
 		return true
 	}
 	if x.route.Attach == AttachOff {
-		if a.edgeErr == nil {
-			x.setLastEventID(nil) // an edge id never goes upstream
+		if !errors.Is(a.edgeErr, reconnect.ErrNotEdgeID) {
+			x.setLastEventID(nil) // an edge id never goes upstream, not even a damaged one
 		}
 		return false
 	}
@@ -38,7 +38,11 @@ func (st *streams) before(x *exchange) (answered bool) {
 	case errors.Is(a.edgeErr, reconnect.ErrDamagedEdgeID):
 		return st.unknown(x, a, "damaged_id")
 	}
-	if x.upload != nil {
+	switch {
+	case x.upload == nil:
+	case x.route.Takeover:
+		x.readBody(x.route.AttachBodyLimit) // it may have to be sent again
+	default:
 		x.upload.sumUpTo(x.route.AttachBodyLimit) // for the fingerprint
 	}
 	if len(a.lastID) > 0 && x.route.IDs != IDsEdge && x.route.IDs != IDsOff {
@@ -79,15 +83,19 @@ func (st *streams) byPrint(x *exchange, a asks) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	id, pos, err := st.node.ByPrint(ctx, st.print(x, a, sha256.Sum256(x.body)), a.lastID)
-	if err != nil {
+	at, err := st.node.ByPrint(ctx, st.print(x, a, sha256.Sum256(x.body)), a.lastID)
+	switch {
+	case errors.Is(err, cluster.ErrPending):
+		st.p.refuse(x, "stream_unavailable", x.route.Retry)
+		return true
+	case err != nil:
 		return false // as without us: the backend is asked, with its id
 	}
-	s, err := st.node.Open(ctx, id, [8]byte{}, pos, func(registry.Record) cluster.Local { return st.local(x.route) })
+	s, err := st.node.Open(ctx, at.Stream, at.Owner, at.Pos, func(registry.Record) cluster.Local { return st.local(x.route) })
 	if err != nil {
 		return false
 	}
-	return st.resume(x, a, s, pos)
+	return st.resume(x, a, s, at.Pos)
 }
 
 // attachKey finds the key that a request bears, "" for none.
@@ -169,7 +177,7 @@ func (st *streams) join(x *exchange, a asks, key string) (answered bool) {
 		other, err := st.node.Join(wait, now, func(registry.Record) cluster.Local { return st.local(x.route) })
 		stop()
 		if err == nil {
-			return st.resume(x, a, other, sse.Pos{})
+			return st.resume(x, a, other, st.whereWas(ctx, other, a))
 		}
 		if !errors.Is(err, cluster.ErrUnknown) {
 			st.p.refuse(x, "attach_unavailable", x.route.Retry)
@@ -177,6 +185,17 @@ func (st *streams) join(x *exchange, a asks, key string) (answered bool) {
 		}
 	}
 	return false // whoever held the key never became a stream: run without it
+}
+
+// whereWas is the position of a client that joins a stream and bears an id of
+// the backend's; the start for one that has none, or one that the stream never
+// had: rather twice than never.
+func (st *streams) whereWas(ctx context.Context, s *cluster.Stream, a asks) sse.Pos {
+	if len(a.lastID) == 0 {
+		return sse.Pos{}
+	}
+	pos, _ := st.node.FindID(ctx, s.ID, a.lastID)
+	return pos
 }
 
 func (st *streams) joinWait(route *Route) time.Duration {

@@ -105,8 +105,7 @@ func (st *streams) followByName(ctx context.Context, x *exchange, a asks, rec re
 		// It has ended with nothing to follow, and there is no upstream
 		// behind this path to ask again.
 		if a.eventSource {
-			x.ctx.SetStatusCode(204)
-			st.cors(x, decodeHead(rec.Head))
+			st.noContent(x, decodeHead(rec.Head))
 		} else {
 			st.emptyEnd(x, rec)
 		}
@@ -124,8 +123,7 @@ func (st *streams) stopStream(ctx context.Context, x *exchange, rec registry.Rec
 			return
 		}
 	}
-	st.cors(x, decodeHead(rec.Head))
-	st.answerJSON(x, 200, map[string]any{"stream": rec.Stream.String(), "stopped": true})
+	st.answerJSON(x, rec, map[string]any{"stream": rec.Stream.String(), "stopped": true})
 }
 
 // streamStatus is what GET …/status answers.
@@ -155,31 +153,27 @@ func (st *streams) status(x *exchange, rec registry.Record) {
 		out.State, out.Ended = rec.End.String(), true
 	}
 	out.Followers, out.Position = st.node.Watched(rec)
-	st.cors(x, decodeHead(rec.Head))
-	st.answerJSON(x, 200, out)
+	st.answerJSON(x, rec, out)
 }
 
 func (st *streams) preflight(x *exchange, rec registry.Record) {
 	h := decodeHead(rec.Head)
-	x.ctx.SetStatusCode(204)
+	var more []field
 	if h.allows(asked{origin: x.header("Origin"), resumed: true}) {
-		st.cors(x, h)
-		x.ctx.Response.Header.Set("Access-Control-Allow-Methods", "GET, DELETE, OPTIONS")
+		more = append(more, field{"Access-Control-Allow-Methods", "GET, DELETE, OPTIONS"})
 		if want := x.header("Access-Control-Request-Headers"); want != "" {
-			x.ctx.Response.Header.Set("Access-Control-Allow-Headers", want)
+			more = append(more, field{"Access-Control-Allow-Headers", want})
 		}
 	}
+	st.noContent(x, h, more...)
 }
 
-func (st *streams) answerJSON(x *exchange, status int, v any) {
+func (st *streams) answerJSON(x *exchange, rec registry.Record, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		st.p.fail(x, 500, "internal", "the answer could not be written")
 		return
 	}
-	x.ctx.SetStatusCode(status)
-	x.ctx.SetContentType("application/json")
-	x.ctx.Response.Header.Set("X-Request-Id", x.reqID)
-	x.ctx.Response.Header.Set("Cache-Control", "no-store")
-	x.ctx.SetBody(body)
+	fields := []field{{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}}
+	x.reply(200, append(fields, st.cors(x, decodeHead(rec.Head))...), body)
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"time"
 )
 
 // Limits bound what clients may hold of a node. 0 means no limit.
@@ -14,12 +15,15 @@ type Limits struct {
 // SetLimits swaps the limits; they hold for connections made from now on.
 func (p *Proxy) SetLimits(l Limits) { p.limits.Store(&l) }
 
-// DrainStreams empties the node of event streams, until ctx is done: clients
-// that can come back are moved, if there is somewhere to move them to, and the
-// others may finish. Drain must have been called before.
-func (p *Proxy) DrainStreams(ctx context.Context, move bool) {
+// DrainAll empties the node, until ctx is done: clients of event streams that
+// can come back are moved, if there is somewhere to move them to; everything
+// else may finish. Drain must have been called before.
+func (p *Proxy) DrainAll(ctx context.Context, move bool) {
 	if p.streams != nil {
 		p.streams.drain(ctx, move)
+	}
+	for ctx.Err() == nil && (p.active.Load() > 0 || p.tunnels.count() > 0) {
+		pause(ctx, 20*time.Millisecond)
 	}
 }
 

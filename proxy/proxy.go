@@ -56,6 +56,7 @@ type Proxy struct {
 	counters counters
 	trust    atomic.Pointer[[]netip.Prefix]
 	draining atomic.Bool
+	active   atomic.Int64 // requests in their handlers
 	tunnels  tunnels
 	senders  sync.Pool
 
@@ -136,6 +137,8 @@ func (p *Proxy) Close(ctx context.Context) error {
 // Server made by Proxy.Server, without which it does not see what it must.
 func (p *Proxy) Handler(ctx *fasthttp.RequestCtx) {
 	x := p.newExchange(ctx)
+	p.active.Add(1)
+	defer p.active.Add(-1)
 	defer func() {
 		if v := recover(); v != nil {
 			p.counters.refused("panic")

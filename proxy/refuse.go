@@ -66,6 +66,12 @@ func (p *Proxy) failUpstream(x *exchange, err, cause error) {
 		c.Write(zap.String("reason", r.reason), zap.String("upstream", x.route.Upstream.Name), zap.String("route", x.route.Name),
 			zap.String("request_id", x.reqID), zap.Error(err))
 	}
+	if x.eventSource() && p.streams != nil {
+		// Without us it would have met a broken connection, and come back. A
+		// status would stop it for ever.
+		p.refuse(x, r.reason, x.route.Retry)
+		return
+	}
 	p.fail(x, r.status, r.reason, r.detail)
 }
 
@@ -119,14 +125,14 @@ func (p *Proxy) refuse(x *exchange, reason string, after time.Duration) {
 // counters say how requests ended. Every refusal has a reason of its own.
 type counters struct {
 	set     *metrics.Set
-	classes [6]*metrics.Counter // answers by the first digit of their status
+	classes [6]*metrics.Counter // answers by the first digit of their status; none at 0
 	mu      sync.Mutex
 	reasons map[string]*metrics.Counter
 }
 
 func (c *counters) init(set *metrics.Set) {
 	c.set = set
-	for i := range c.classes {
+	for i := 1; i < len(c.classes); i++ {
 		c.classes[i] = set.GetOrCreateCounter(fmt.Sprintf(`ssegate_answers_total{class="%dxx"}`, i))
 	}
 	c.reasons = make(map[string]*metrics.Counter)

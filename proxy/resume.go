@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"ssegate/cluster"
@@ -78,10 +79,7 @@ func (st *streams) over(x *exchange, a asks, rec registry.Record) (answered bool
 			return false
 		}
 	case a.eventSource:
-		x.ctx.Response.Reset()
-		x.ctx.SetStatusCode(204) // the only answer that stops an EventSource
-		x.ctx.Response.Header.Set("X-Request-Id", x.reqID)
-		st.cors(x, decodeHead(rec.Head))
+		st.noContent(x, decodeHead(rec.Head)) // the only answer that stops an EventSource
 		return true
 	}
 	st.emptyEnd(x, rec)
@@ -91,28 +89,29 @@ func (st *streams) over(x *exchange, a asks, rec registry.Record) (answered bool
 // emptyEnd answers 200 with the head of the stream and no events.
 func (st *streams) emptyEnd(x *exchange, rec registry.Record) {
 	h := decodeHead(rec.Head)
-	x.ctx.Response.Reset()
-	x.ctx.SetStatusCode(h.Status)
-	x.ctx.Response.Header.Set("X-Request-Id", x.reqID)
-	x.ctx.Response.Header.Set(StreamHeader, rec.Stream.String())
-	x.ctx.Response.Header.Set("Cache-Control", "no-cache, no-transform")
-	x.ctx.SetContentType("text/event-stream")
-	if ct := h.field("Content-Type"); ct != "" {
-		x.ctx.SetContentType(ct)
+	fields := []field{{"Content-Type", "text/event-stream"}, {"Cache-Control", "no-cache, no-transform"}, {StreamHeader, rec.Stream.String()}}
+	if kind := h.field("Content-Type"); kind != "" {
+		fields[0].value = kind
 	}
-	st.cors(x, h)
+	x.reply(h.Status, append(fields, st.cors(x, h)...), nil)
 }
 
-// cors copies a stream's CORS fields where they hold for this origin.
-func (st *streams) cors(x *exchange, h *head) {
+// noContent answers 204.
+func (st *streams) noContent(x *exchange, h *head, more ...field) {
+	x.reply(204, append(st.cors(x, h), more...), nil)
+}
+
+// cors lists a stream's CORS fields where they hold for this origin.
+func (st *streams) cors(x *exchange, h *head) (fields []field) {
 	if !h.allows(asked{origin: x.header("Origin"), resumed: true}) {
-		return
+		return nil
 	}
 	for _, f := range h.Fields {
-		if len(f[0]) > 15 && f[0][:15] == "Access-Control-" {
-			x.ctx.Response.Header.Add(f[0], f[1])
+		if strings.HasPrefix(f[0], "Access-Control-") {
+			fields = append(fields, field{f[0], f[1]})
 		}
 	}
+	return fields
 }
 
 // unknown answers a client whose edge id leads nowhere: a GET runs again, and

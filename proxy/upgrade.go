@@ -137,6 +137,13 @@ func (ts *tunnels) add(t *tunnel) bool {
 	return true
 }
 
+// count is how many are open.
+func (ts *tunnels) count() int {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return len(ts.open)
+}
+
 func (ts *tunnels) remove(t *tunnel) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
