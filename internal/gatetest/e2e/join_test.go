@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	. "ssegate/internal/gatetest"
+	"ssegate/internal/gatetest/service"
+)
+
+// TestHopWithOwnIDs: clients that bear the backend's ids change nodes at once,
+// over and over, and nothing is repeated: who is back sooner than registry and
+// log is found all the same.
+func TestHopWithOwnIDs(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	a, b := w.pair(t, "")
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			path := fmt.Sprintf("/count?n=60&every=10ms&ids=1&i=%d", i)
+			var got []Event
+			id := ""
+			for hop := 0; len(got) < 61; hop++ {
+				s, err := Try(t, Request{URL: []*Node{a, b}[hop%2].URL + path, Header: map[string]string{"Accept": "text/event-stream", "Last-Event-ID": id}})
+				if err != nil || s.Resp.StatusCode != 200 {
+					t.Errorf("stream %d, hop %d: %v", i, hop, err)
+					return
+				}
+				for range min(1+(i+hop)%9, 61-len(got)) {
+					ev, err := s.Next()
+					if err != nil {
+						t.Errorf("stream %d, hop %d after %d events: %v", i, hop, len(got), err)
+						return
+					}
+					got = append(got, ev)
+				}
+				id = s.LastID
+				s.Close()
+			}
+			if !slices.Equal(Data(got), Numbers(1, 60, true)) {
+				t.Errorf("stream %d: got %q", i, Data(got))
+			}
+		})
+	}
+	wg.Wait()
+	if runs := w.backend.Runs("/count"); runs != 40 {
+		t.Errorf("the backend ran %d times for 40 streams", runs)
+	}
+}
+
+// TestTakeoverOfPost: the request of a POST is kept for who takes it over.
+func TestTakeoverOfPost(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	a, b := w.pair(t, `takeover = "last-event-id"`)
+	ask := func(n *Node, id string) *Stream {
+		h := map[string]string{"Content-Type": "application/json"}
+		if id != "" {
+			h["Last-Event-ID"] = id
+		}
+		return Do(t, Request{Method: "POST", URL: n.URL + "/count?n=300&every=5ms&ids=1", Header: h, Body: `{"q":1}`})
+	}
+	s := ask(a, "")
+	got := s.Take(20)
+	far := ask(b, s.LastID)
+	got = append(got, far.Take(10)...)
+	a.Kill()
+	rest, clean := far.Rest()
+	want(t, append(got, rest...), Numbers(1, 300, true))
+	if !clean {
+		t.Error("the end was not clean")
+	}
+	if last := w.backend.Last(); last.Method != "POST" || last.Header.Get("Last-Event-ID") == "" {
+		t.Errorf("the upstream was asked on by %s with id %q", last.Method, last.Header.Get("Last-Event-ID"))
+	}
+}
