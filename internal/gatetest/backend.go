@@ -66,7 +66,13 @@ func NewBackend(t testing.TB) *Backend {
 	b.srv.Config.ErrorLog = nil
 	b.srv.Start()
 	b.URL = b.srv.URL
-	t.Cleanup(func() { b.srv.CloseClientConnections(); b.srv.Close() })
+	t.Cleanup(func() {
+		b.srv.CloseClientConnections()
+		for len(b.runs) > 0 {
+			(<-b.runs).End() // nobody came to take it: the test has failed before
+		}
+		b.srv.Close()
+	})
 	return b
 }
 

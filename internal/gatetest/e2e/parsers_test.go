@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"regexp"
 	"slices"
@@ -22,13 +21,20 @@ type wire struct {
 	URL string
 	t   testing.TB
 	l   net.Listener
-	to  string
 	wg  sync.WaitGroup
 
 	mu   sync.Mutex
+	to   string
+	asks []ask
 	open map[net.Conn]net.Conn // from client to node
 	seen []byte                // what clients were sent
 	more chan struct{}         // closed and replaced when something changes
+}
+
+// ask is one request on a wire.
+type ask struct {
+	head string
+	at   time.Time
 }
 
 // newWire lays a wire to the host of url.
@@ -55,7 +61,10 @@ func newWire(t testing.TB, url string) *wire {
 
 func (w *wire) relay(client net.Conn) {
 	defer client.Close()
-	node, err := net.Dial("tcp", w.to)
+	w.mu.Lock()
+	to := w.to
+	w.mu.Unlock()
+	node, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
@@ -63,8 +72,17 @@ func (w *wire) relay(client net.Conn) {
 	w.change(func() { w.open[client] = node })
 	defer w.change(func() { delete(w.open, client) })
 	w.wg.Go(func() {
-		io.Copy(node, client)
-		node.Close() // a client that is gone is gone for good
+		defer node.Close() // a client that is gone is gone for good
+		b := make([]byte, 32<<10)
+		for {
+			n, err := client.Read(b)
+			if requestLine.Match(b[:n]) {
+				w.change(func() { w.asks = append(w.asks, ask{string(b[:n]), time.Now()}) })
+			}
+			if _, werr := node.Write(b[:n]); err != nil || werr != nil {
+				return
+			}
+		}
 	})
 	b := make([]byte, 32<<10)
 	for {
@@ -85,6 +103,27 @@ func (w *wire) change(what func()) {
 	w.more = make(chan struct{})
 }
 
+var requestLine = regexp.MustCompile(`^[A-Z]+ /\S* HTTP/1\.1\r\n`)
+
+// Lead leads new connections to another node.
+func (w *wire) Lead(url string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.to = strings.TrimPrefix(url, "http://")
+}
+
+// asked are the requests so far whose target begins with this.
+func (w *wire) asked(target string) (asks []ask) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.asks {
+		if _, rest, _ := strings.Cut(a.head, " "); strings.HasPrefix(rest, target) {
+			asks = append(asks, a)
+		}
+	}
+	return asks
+}
+
 // Cut ends all connections, as a network does that drops.
 func (w *wire) Cut() {
 	w.mu.Lock()
@@ -100,6 +139,13 @@ func (w *wire) mark() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.seen)
+}
+
+// since is what clients were sent since mark.
+func (w *wire) since(mark int) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Clone(w.seen[mark:])
 }
 
 // Await waits until something has gone over the wire since mark, or nobody is
