@@ -195,7 +195,7 @@ func readPeer(e *api.ServiceEntry) (discover.Peer, bool) {
 }
 
 // backoff between attempts while Consul is away.
-func backoff() reconnect.Backoff { return reconnect.Backoff{Max: 10 * time.Second} }
+func backoff() reconnect.Backoff { return reconnect.Backoff{Max: 3 * time.Second} }
 
 // sleep waits for d or until ctx is done.
 func sleep(ctx context.Context, d time.Duration) {
