@@ -40,6 +40,7 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
+	gopkg.in/yaml.v3 v3.0.1
 )
 
 tool honnef.co/go/tools/cmd/staticcheck
