@@ -214,6 +214,20 @@ func TestSpring(t *testing.T) {
 			if r.Started != before.Started+1 || r.Cancelled != 0 || r.LastEventID != nil {
 				t.Errorf("the backend says %+v, and before %+v", r, before)
 			}
+			// Nothing marks the end. A GET is asked again, as without ssegate; a POST never.
+			s = ask(n.URL, s.LastID)
+			if method == "GET" {
+				got, _ := beats(s.Take(3))
+				if r := runs[service.Report](t, spring); r.Started != before.Started+2 || r.LastEventID != nil || read(got)[0] != read(should)[0] {
+					t.Errorf("after the end got %q, and the backend says %+v", read(got), r)
+				}
+				rest, _ := s.Rest()
+				if got, _ = beats(append(got, rest...)); !slices.Equal(read(got), read(should)) {
+					t.Errorf("after the end got %q", read(got))
+				}
+			} else if got, clean := s.Rest(); len(got) > 0 || !clean || runs[service.Report](t, spring).Started != r.Started {
+				t.Errorf("after the end got %q, clean %v", read(got), clean)
+			}
 		})
 	}
 	t.Run("stop", func(t *testing.T) {
