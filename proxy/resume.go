@@ -42,7 +42,7 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 		st.p.refuse(x, full, x.route.Retry)
 		return true
 	}
-	if rec.State == registry.StateEnded && st.nothingAfter(rec, after) {
+	if rec.State == registry.StateEnded && st.nothingAfter(rec, after, a) {
 		s.Release()
 		return st.over(x, a, rec)
 	}
@@ -55,17 +55,15 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 
 // nothingAfter reports whether an ended stream has nothing more to say to who
 // has everything up to after: no event, and no loss that was not told yet.
-func (st *streams) nothingAfter(rec registry.Record, after sse.Pos) bool {
-	if after.Seq+1 < rec.Tail.Seq {
-		return false
+func (st *streams) nothingAfter(rec registry.Record, after sse.Pos, a asks) bool {
+	switch {
+	case after.Seq+1 < rec.Tail.Seq:
+		ownID := a.edgeErr != nil && after.Seq > 0
+		return ownID && rec.End == sse.EndFinished && st.heard(lastWord{rec.Stream, after.Seq})
+	case rec.End == sse.EndLost:
+		return st.heard(lastWord{stream: rec.Stream})
 	}
-	if rec.End != sse.EndLost {
-		return true
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	_, told := st.told[rec.Stream]
-	return told
+	return true
 }
 
 // over answers who comes back to a stream that has ended and has all of it.

@@ -37,7 +37,7 @@ type streams struct {
 	held   map[string]*hub.Follower // by connection id
 	perIP  map[string]int
 	perWho map[string]int
-	told   map[sse.StreamID]time.Time // lost streams whose loss a client has been told of here
+	told   map[lastWord]time.Time // what clients were told here about ended streams
 	serial uint64
 
 	moved atomic.Int64 // followers that were told to come back elsewhere
@@ -47,7 +47,7 @@ func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) *streams {
 	st := &streams{
 		p: p, node: node, hub: h,
 		held: map[string]*hub.Follower{}, perIP: map[string]int{}, perWho: map[string]int{},
-		told: map[sse.StreamID]time.Time{},
+		told: map[lastWord]time.Time{},
 	}
 	st.ctx, st.stop = context.WithCancelCause(context.Background())
 	return st
@@ -62,6 +62,7 @@ type client struct {
 	resumable bool // comes back by itself: EventSource, or has come back before
 	retry     time.Duration
 	stream    sse.StreamID
+	after     uint64      // where it came back by an id of the backend's; 0: otherwise
 	age       *time.Timer // of max_age; nil: none
 	moved     bool        // under streams.mu
 }
@@ -246,6 +247,9 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 		retry:     x.route.Retry,
 		stream:    s.ID,
 	}
+	if resumed && a.edgeErr != nil && len(a.lastID) > 0 {
+		c.after = after.Seq
+	}
 	o.Tag = c
 	st.count(c, 1)
 	since := time.Now()
@@ -298,8 +302,11 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 	}
 	st.mu.Lock()
 	delete(st.held, c.id)
-	if why == hub.ReasonLost {
-		st.tell(c.stream)
+	switch {
+	case why == hub.ReasonLost:
+		st.tell(lastWord{stream: c.stream})
+	case why == hub.ReasonFinished && c.after > 0:
+		st.tell(lastWord{c.stream, c.after})
 	}
 	st.mu.Unlock()
 	if c.age != nil {
@@ -309,17 +316,34 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 	st.node.Disconnected(c.id)
 }
 
-// toldFor is how long it is remembered that a loss was told.
+// toldFor is how long last words are remembered.
 const toldFor = 10 * time.Minute
 
-// tell notes that a client has been told here that a stream is lost: who comes
-// back with nothing new to get need not hear it again. st.mu is held.
-func (st *streams) tell(id sse.StreamID) {
+// lastWord is what a client was told about a stream that has ended: that it is
+// lost (after is 0), or everything behind a position. The latter matters where
+// the backend's last events have no id of their own: a client comes back for
+// them with the id before, whether it has them or not. They are sent once more,
+// rather than never, but not again and again.
+type lastWord struct {
+	stream sse.StreamID
+	after  uint64
+}
+
+// tell notes a last word. st.mu is held.
+func (st *streams) tell(w lastWord) {
 	now := time.Now()
 	if len(st.told) >= 1024 {
-		maps.DeleteFunc(st.told, func(_ sse.StreamID, at time.Time) bool { return now.Sub(at) > toldFor })
+		maps.DeleteFunc(st.told, func(_ lastWord, at time.Time) bool { return now.Sub(at) > toldFor })
 	}
-	st.told[id] = now
+	st.told[w] = now
+}
+
+// heard reports whether a last word was said here.
+func (st *streams) heard(w lastWord) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, told := st.told[w]
+	return told
 }
 
 func (st *streams) connectionID() string {

@@ -75,3 +75,29 @@ func TestTakeoverOfPost(t *testing.T) {
 		t.Errorf("the upstream was asked on by %s with id %q", last.Method, last.Header.Get("Last-Event-ID"))
 	}
 }
+
+// TestDoneWithoutID: a backend gives ids, but not to its last event. Who comes
+// back with the id before it gets it once more, and then a 204: not the same
+// again and again.
+func TestDoneWithoutID(t *testing.T) {
+	b := NewBackend(t)
+	n := Start(t, bin, "one", config(b.URL, ""))
+	c := make(chan *Stream, 1)
+	go func() { c <- EventSource(t, n.URL+"/hold", "") }()
+	run := b.Next()
+	run.Head()
+	run.Send("id: 1\ndata: a\n\nid: 2\ndata: b\n\ndata: [DONE]\n\n")
+	run.End()
+	s := <-c
+	got, _ := s.Rest()
+	want(t, got, []string{"a", "b", "[DONE]"})
+	again := EventSource(t, n.URL+"/hold", s.LastID)
+	got, _ = again.Rest()
+	want(t, got, []string{"[DONE]"})
+	Eventually(t, "a 204", func() bool {
+		last := EventSource(t, n.URL+"/hold", again.LastID)
+		defer last.Close()
+		return last.Resp.StatusCode == 204
+	})
+	b.Idle()
+}
