@@ -210,12 +210,16 @@ func TestChunkSmuggling(t *testing.T) {
 	// Odd, but clear.
 	for _, body := range []string{"5\r\nabcde\r\n0\r\n\r\n", "005;a=b;c=\"d\"\r\nabcde\r\n000\r\nX-A: b\r\n\r\n", "5  \r\nabcde\r\n0\r\n\r\n", "5 ; a\r\nabcde\r\n0;x\r\n\r\n"} {
 		c := w.dial()
-		c.send("POST /it HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + body + next)
-		for _, path := range []string{"/it", "/smuggled"} {
+		c.send("POST /odd HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + body + next)
+		for _, path := range []string{"/odd", "/smuggled"} {
 			if resp, text := c.response("POST"); resp.StatusCode != 200 {
 				t.Errorf("%q: %d %s", body, resp.StatusCode, text)
 			}
-			if got := wait(t, "the backend", paths); got != path {
+			got := wait(t, "the backend", paths)
+			for got == "/it" { // a broken one from above, late
+				got = wait(t, "the backend", paths)
+			}
+			if got != path {
 				t.Errorf("%q: %s arrived", body, got)
 			}
 		}
