@@ -336,10 +336,11 @@ func (s *Stream) pace() {
 	for _, in := range s.nodes {
 		fastest = max(fastest, in.fastest+1)
 	}
-	if fastest > 0 {
+	if length := s.spec.Limits.Length; fastest > 0 && length > 0 {
 		// News of a remote follower are old when they arrive, and the log
-		// keeps what it has not read: half the log's room is allowed for.
-		fastest += uint64(s.spec.Limits.Length / 2)
+		// keeps what it has not read: half of what the ring leaves of the
+		// log's room is allowed for, and the rest is for one large read.
+		fastest += uint64(max(0, length-s.local.RingEvents) / 2)
 	}
 	s.hub.SetPace(fastest)
 }

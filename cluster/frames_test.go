@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -184,6 +186,54 @@ func TestBusAway(t *testing.T) {
 		synctest.Wait()
 		far.has(1, 70)
 	})
+}
+
+// TestPace: a backend is read no further ahead of the only client than the log
+// keeps, wherever the client is, so that being slow costs it nothing.
+func TestPace(t *testing.T) {
+	const length = 1000
+	for name, where := range map[string]int{"here": 0, "elsewhere": 1} {
+		for _, ring := range []int{100, 400, 10_000} {
+			t.Run(fmt.Sprint(name, ", ring of ", ring), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					n := w.join(nil, "a", "b")
+					s := n[0].begin(func(spec *Spec) {
+						spec.Limits.Length, spec.Local.RingEvents = length, ring
+						spec.Local.RingBytes = 1 << 20
+					})
+					c := n[where].open(s.ID, "a", 0)
+					s.Release()
+					c.reads(false)
+					ctx, stop := context.WithCancel(context.Background())
+					var pump sync.WaitGroup
+					pump.Go(func() {
+						for s.Wait(ctx) == nil && s.count < 20_000 {
+							s.send(1 + rand.IntN(20))
+						}
+					})
+					wait(10 * time.Second)
+					ahead := s.count
+					t.Logf("%d events ahead", ahead)
+					if ahead > length || ahead < uint64(min(ring, length)/2) {
+						t.Errorf("%d events ahead of who reads nothing", ahead)
+					}
+					for s.count < 20_000 { // reads now and then
+						c.reads(true)
+						synctest.Wait()
+						c.reads(false)
+						wait(100 * time.Millisecond)
+					}
+					c.reads(true)
+					stop()
+					pump.Wait()
+					s.End(sse.EndFinished, nil)
+					wait(20 * time.Second)
+					c.has(1, s.count)
+					c.leftFor(hub.ReasonFinished)
+				})
+			})
+		}
+	}
 }
 
 // TestManyLosses is a long life among losses of every sort: messages lost,

@@ -248,7 +248,10 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	if err := n.cfg.Registry.Claim(ctx, rec, old, n.cfg.Keep); err != nil {
 		return // somebody else was first, or nothing is known: the next check tells
 	}
-	limits := reconnect.Limits{Length: s.limits().Length, TTL: n.cfg.Keep}
+	limits := s.local.Limits
+	if limits.TTL == 0 {
+		limits.TTL = n.cfg.Keep
+	}
 	last, err := n.cfg.Log.Fence(ctx, s.ID, rec.Epoch, limits)
 	if err != nil && !errors.Is(err, reconnect.ErrUnknown) {
 		n.cfg.Report(Report{What: "dead owner's log could not be fenced", Stream: s.ID, Node: rec.Owner, Err: err})
@@ -330,10 +333,4 @@ func (s *Stream) ended() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.endedAt
-}
-
-func (s *Stream) limits() reconnect.Limits {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.spec.Limits
 }

@@ -153,6 +153,45 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
+// TestTakeoverKeepsLimits: the log of a stream that was taken over is as long as
+// before, and the ring of its new owner keeps for it what is due.
+func TestTakeoverKeepsLimits(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const length = 3000
+		n := w.join(takesOver(w), "a", "b", "c")
+		s := n[0].begin(func(spec *Spec) { spec.Request, spec.Limits.Length = []byte("again"), length })
+		s.send(10)
+		synctest.Wait()
+		w.limits = reconnect.Limits{Length: length, TTL: time.Minute}
+		near := n[1].open(s.ID, "a", 0)
+		synctest.Wait()
+		n[0].kill()
+		wait(deadAfter + 2*checkEvery)
+		r := <-n[1].resume
+		f := &feed{Stream: r.s, n: n[1], count: 10}
+		r.s.Adopt(30*time.Second, 10*time.Second, f.cancelled)
+		far := n[2].open(s.ID, "b", 0)
+		synctest.Wait()
+		w.log.set(away("append"))
+		for range 2900 {
+			f.send(1)
+		}
+		synctest.Wait()
+		near.has(1, 2910)
+		w.log.set(nil)
+		wait(5 * time.Second)
+		far.has(1, 2910)
+		for range 200 {
+			f.send(20)
+			wait(10 * time.Millisecond)
+		}
+		far.has(1, 6910)
+		if got := w.log.now.Stats().Frames; got > length {
+			t.Errorf("the log has %d frames, want at most %d", got, length)
+		}
+	})
+}
+
 // TestTakeoverDetaches: the detach clock goes on running for the new
 // owner's upstream.
 func TestTakeoverDetaches(t *testing.T) {

@@ -118,6 +118,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		tail = tails[0].Pos
 	}
 	tail.Epoch = max(tail.Epoch, rec.Epoch)
+	local.capRing(local.Limits)
 	s := &Stream{
 		ID: rec.Stream, node: n, local: local, begun: make(chan struct{}), rec: rec, refs: 1,
 		tail: tail,
@@ -130,6 +131,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		Heartbeat:  local.Heartbeat,
 		Slow:       local.Slow,
 		RingEvents: local.RingEvents, RingBytes: local.RingBytes,
+		Hold:   local.Limits.Length, // from a takeover on
 		Source: s.source(),
 		Left:   s.left,
 	})
@@ -235,6 +237,7 @@ func (s *Stream) receive(frames []sse.Frame) {
 	s.hub.Append(frames)
 	last := frames[len(frames)-1]
 	s.tail = last.Pos
+	s.hub.Flushed(last.Pos.Seq) // the log had it before we did
 	if last.Kind == sse.KindEnd {
 		s.over.Store(true)
 		s.mu.Lock()

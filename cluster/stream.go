@@ -42,9 +42,20 @@ type Local struct {
 	// RingEvents and RingBytes bound what is kept in memory for followers; 0:
 	// the hub's own limits.
 	RingEvents, RingBytes int
+	// Limits of the log, should this node take the stream over.
+	Limits reconnect.Limits
 	// Left is called for each follower that was attached with Follow, after
 	// it has gone.
 	Left func(f *hub.Follower, why hub.Reason)
+}
+
+// capRing keeps the ring smaller than half the log. The pump reads no further
+// ahead of the fastest client than the ring holds, so what a client elsewhere
+// lacks is still in the log.
+func (l *Local) capRing(log reconnect.Limits) {
+	if half := log.Length / 2; half > 0 && l.RingEvents > half {
+		l.RingEvents = half
+	}
 }
 
 // Stream is a stream that this node owns or follows for clients of its own.
@@ -100,6 +111,7 @@ type interest struct {
 // Begin registers a new stream of this node's, with one reference taken for
 // the client that started it. Nothing waits: the registry hears of it soon.
 func (n *Node) Begin(spec Spec) *Stream {
+	spec.Local.capRing(spec.Limits)
 	s := &Stream{
 		ID:    sse.NewStreamID(),
 		node:  n,

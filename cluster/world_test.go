@@ -35,6 +35,8 @@ type world struct {
 	reg   *shakyRegistry
 	bus   *bus.Memory
 	nodes []*node
+	// limits of the log that a node goes on with which takes a stream over.
+	limits reconnect.Limits
 }
 
 // inWorld runs a test in a bubble. Every goroutine that a node has started
@@ -237,11 +239,13 @@ func (f *feed) send(events int) {
 	f.Append(frames)
 }
 
-// client is a client's connection in memory. It takes all that comes.
+// client is a client's connection in memory. It takes all that comes, unless it
+// is idle.
 type client struct {
 	w    *world
 	mu   sync.Mutex
 	peer hub.Peer
+	idle bool
 	got  bytes.Buffer
 	how  *hub.Closing
 	why  hub.Reason
@@ -253,10 +257,23 @@ func (c *client) Start(p hub.Peer, _ time.Duration) error { c.peer = p; return n
 func (c *client) TryWrite(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.how != nil {
+	switch {
+	case c.how != nil:
 		return 0, io.ErrClosedPipe
+	case c.idle:
+		return 0, nil
 	}
 	return c.got.Write(p)
+}
+
+// reads makes the client read again, or not.
+func (c *client) reads(yes bool) {
+	c.mu.Lock()
+	c.idle = !yes
+	c.mu.Unlock()
+	if yes {
+		c.peer.Writable()
+	}
 }
 
 func (c *client) Close(how hub.Closing) {
@@ -271,7 +288,9 @@ func (c *client) Close(how hub.Closing) {
 func (c *client) leave() { c.peer.Gone(nil) }
 
 // local tells clients why they left.
-func (w *world) local(registry.Record) Local { return Local{Slow: hub.SlowLog, Left: left} }
+func (w *world) local(registry.Record) Local {
+	return Local{Slow: hub.SlowLog, Limits: w.limits, Left: left}
+}
 
 func left(f *hub.Follower, why hub.Reason) {
 	c := f.Tag().(*client)
