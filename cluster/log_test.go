@@ -263,3 +263,52 @@ func TestEndedBeforeLogged(t *testing.T) {
 		last.leftFor(hub.ReasonFinished)
 	})
 }
+
+// TestLostByAll: what neither the ring nor the log has any more is told as a
+// gap, soon; nobody waits for it, here or elsewhere, while the stream runs or
+// after its end.
+func TestLostByAll(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		t.Run(fmt.Sprint("ended ", ended), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				n := w.join(nil, "a", "b")
+				small := func(spec *Spec) { spec.Local.RingEvents = 20 }
+				s := n[0].begin(small)
+				far := n[1].open(s.ID, "a", 0)
+				for range 100 {
+					s.send(1)
+					synctest.Wait()
+				}
+				far.has(1, 100)
+				if ended {
+					s.End(sse.EndFinished, nil)
+					synctest.Wait()
+				}
+				w.log.forget()
+				late := n[0].open(s.ID, "a", 5)
+				wait(2 * time.Second)
+				numbers, rest := late.events()
+				if len(numbers) == 0 || len(rest) != 1 {
+					t.Fatalf("the client got %q", late.text())
+				}
+				late.gap(6, numbers[0]-1, 100)
+				if ended {
+					late.leftFor(hub.ReasonFinished)
+					return
+				}
+				elsewhere := n[1].open(s.ID, "a", 5) // b has a ring of its own
+				wait(2 * time.Second)
+				if numbers, rest = elsewhere.events(); len(numbers)+len(rest) == 0 || len(rest) > 1 {
+					t.Fatalf("the client elsewhere got %q", elsewhere.text())
+				}
+				s.send(3)
+				wait(tailCheck)
+				for _, c := range []*client{late, elsewhere} {
+					if numbers, _ := c.events(); numbers[len(numbers)-1] != 103 {
+						t.Errorf("behind the gap a client got %v", numbers)
+					}
+				}
+			})
+		})
+	}
+}

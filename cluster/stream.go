@@ -177,23 +177,6 @@ func (s *Stream) Abandon() {
 	s.begin()
 }
 
-func (s *Stream) source() hub.Source {
-	r := reconnect.NewReplayer(s.node.cfg.Log, s.ID, &s.node.count.gaps)
-	if s.local.CutGap {
-		return withoutWord{r}
-	}
-	return r
-}
-
-// withoutWord leaves out the notes that tell of a gap, at which the hub then
-// cuts.
-type withoutWord struct{ *reconnect.Replayer }
-
-func (w withoutWord) Read(ctx context.Context, after sse.Pos, max int) ([]sse.Frame, error) {
-	frames, err := w.Replayer.Read(ctx, after, max)
-	return slices.DeleteFunc(frames, func(f sse.Frame) bool { return f.Kind == sse.KindNote }), err
-}
-
 func (s *Stream) left(f *hub.Follower, why hub.Reason) {
 	if s.local.Left != nil {
 		s.local.Left(f, why)
