@@ -112,7 +112,7 @@ func (n *Node) receive(m *bus.Message) {
 		}
 	case kindGone:
 		if s := n.local(m.Stream); s != nil && !s.owned.Load() {
-			n.wg.Go(func() { n.reconsider(n.ctx, s) })
+			n.wg.Go(func() { n.reconsider(n.ctx, s, "") })
 		}
 	case kindAsk:
 		q := question{m.From, m.Call}

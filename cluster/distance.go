@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ssegate/bus"
@@ -16,6 +17,8 @@ const near = 50 * time.Millisecond
 
 // distances are what is known of the way to the peers.
 type distances struct {
+	measuring atomic.Bool
+
 	mu   sync.Mutex
 	rtt  map[string]time.Duration // smoothed
 	sent map[string]int           // clients sent there since it last said how many it has

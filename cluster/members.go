@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"ssegate/bus"
@@ -11,21 +12,32 @@ import (
 	"ssegate/sse"
 )
 
-// members renews our lease, learns who lives, and sweeps after the dead when
-// it is our turn.
-func (n *Node) members(ctx context.Context) {
+// renew keeps our lease. Nothing else is done in its goroutine: a beat that is
+// late makes a healthy node dead.
+func (n *Node) renew(ctx context.Context) {
 	n.beat(ctx)
-	n.listPeers(ctx)
 	beat := time.NewTicker(n.cfg.Heartbeat)
 	defer beat.Stop()
-	check := time.NewTicker(n.cfg.CheckEvery)
-	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
 			n.beat(ctx)
+		}
+	}
+}
+
+// members learns who lives, acts when an owner is dead, and sweeps after the
+// dead when it is our turn.
+func (n *Node) members(ctx context.Context) {
+	n.listPeers(ctx)
+	check := time.NewTicker(n.cfg.CheckEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-check.C:
 			n.check(ctx)
 		}
@@ -126,18 +138,19 @@ func (n *Node) check(ctx context.Context) {
 	if !ok {
 		return
 	}
-	n.measure(ctx)
+	if n.far.measuring.CompareAndSwap(false, true) { // while a bus stalls it takes its time
+		n.wg.Go(func() {
+			defer n.far.measuring.Store(false)
+			n.measure(ctx)
+		})
+	}
 	if _, self := now[n.ID()]; !self {
 		// The registry has forgotten us, so it has forgotten others too:
 		// nobody is dead because of that.
 		n.beat(ctx)
 	}
 	if n.mayJudge(now) {
-		for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
-			if !n.cares(now, s.Record().Owner) {
-				n.reconsider(ctx, s)
-			}
-		}
+		n.bury(ctx, now)
 	}
 	lead := n.cfg.Lead
 	if lead == nil {
@@ -157,6 +170,50 @@ func (n *Node) check(ctx context.Context) {
 	for _, id := range dead {
 		n.cfg.Report(Report{What: "swept after a dead node", Node: id})
 	}
+}
+
+// orphans is how many streams of dead owners are seen to at once.
+const orphans = 16
+
+// bury sees to the streams that nobody who lives cares for: each owner is asked
+// once whether it is really dead, and then their streams have their turn, many
+// at a time.
+func (n *Node) bury(ctx context.Context, living map[string]registry.Node) {
+	byOwner := map[string][]*Stream{}
+	for _, s := range n.all(func(s *Stream) bool { return !s.owned.Load() && !s.over.Load() }) {
+		if owner := s.Record().Owner; !n.cares(living, owner) {
+			byOwner[owner] = append(byOwner[owner], s)
+		}
+	}
+	var wg sync.WaitGroup
+	room := make(chan struct{}, orphans)
+	for owner, streams := range byOwner {
+		wg.Go(func() {
+			if n.answers(ctx, owner) {
+				return
+			}
+			for _, s := range streams {
+				room <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-room }()
+					n.reconsider(ctx, s, owner)
+				})
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// answers reports whether another node answers over the bus, whatever the
+// registry says of it.
+func (n *Node) answers(ctx context.Context, node string) bool {
+	if node == n.ID() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	_, err := n.call(ctx, node, bus.Message{Kind: kindAsk})
+	return errors.Is(err, ErrUnknown) // nobody has the zero stream
 }
 
 // mayJudge reports whether absence from the list means death: not while the
@@ -181,7 +238,8 @@ func (n *Node) cares(now map[string]registry.Node, owner string) bool {
 
 // reconsider looks again who owns a replica's stream, and acts when the owner
 // is dead: follow the new owner, take over, or say that it is lost.
-func (n *Node) reconsider(ctx context.Context, s *Stream) {
+// dead is an owner that is known to be dead, "" for none.
+func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
 	if !s.thinking.CompareAndSwap(false, true) {
 		return
 	}
@@ -211,16 +269,13 @@ func (n *Node) reconsider(ctx context.Context, s *Stream) {
 		}
 		// An end that is not in the log is its owner's to write, like all else.
 	}
-	peers, ok := n.listPeers(gctx)
-	if !ok || !n.mayJudge(peers) || n.cares(peers, rec.Owner) {
-		return
-	}
-	if rec.Owner != n.ID() {
+	if rec.Owner != dead || dead == "" {
+		peers, ok := n.listPeers(gctx)
+		if !ok || !n.mayJudge(peers) || n.cares(peers, rec.Owner) {
+			return
+		}
 		// The registry says dead. The owner may know better.
-		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
-		_, aerr := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: s.ID})
-		cancel()
-		if aerr == nil {
+		if n.answers(ctx, rec.Owner) {
 			return
 		}
 	}

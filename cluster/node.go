@@ -158,6 +158,7 @@ func (n *Node) Run(ctx context.Context) error {
 	wg.Go(func() { busErr = n.cfg.Bus.Run(busCtx, (*receiver)(n)); cancel() })
 	wg.Go(func() { n.out.run(run) })
 	wg.Go(func() { n.regs.run(run) })
+	wg.Go(func() { n.renew(run) })
 	wg.Go(func() { n.members(run) })
 	wg.Go(func() { n.watch(run) })
 	wg.Go(func() { n.tend(run) })

@@ -157,7 +157,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 	})
 	s.refollow(ctx, after.Seq)
 	if _, alive := (*n.peers.Load())[rec.Owner]; !alive {
-		n.wg.Go(func() { n.reconsider(n.ctx, s) })
+		n.wg.Go(func() { n.reconsider(n.ctx, s, "") })
 	}
 	return s, nil
 }

@@ -42,7 +42,7 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 		st.p.refuse(x, full, x.route.Retry)
 		return true
 	}
-	if rec.State == registry.StateEnded && st.nothingAfter(rec, after, a) {
+	if rec.State == registry.StateEnded && st.nothingAfter(x, a, rec, after) {
 		s.Release()
 		return st.over(x, a, rec)
 	}
@@ -55,13 +55,13 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 
 // nothingAfter reports whether an ended stream has nothing more to say to who
 // has everything up to after: no event, and no loss that was not told yet.
-func (st *streams) nothingAfter(rec registry.Record, after sse.Pos, a asks) bool {
+func (st *streams) nothingAfter(x *exchange, a asks, rec registry.Record, after sse.Pos) bool {
 	switch {
 	case after.Seq+1 < rec.Tail.Seq:
 		ownID := a.edgeErr != nil && after.Seq > 0
-		return ownID && rec.End == sse.EndFinished && st.heard(lastWord{rec.Stream, after.Seq})
+		return ownID && rec.End == sse.EndFinished && st.heard(lastWord{rec.Stream, after.Seq, whois(x, a)})
 	case rec.End == sse.EndLost:
-		return st.heard(lastWord{stream: rec.Stream})
+		return st.heard(lastWord{rec.Stream, 0, whois(x, a)})
 	}
 	return true
 }

@@ -37,7 +37,7 @@ type streams struct {
 	held   map[string]*hub.Follower // by connection id
 	perIP  map[string]int
 	perWho map[string]int
-	told   map[lastWord]time.Time // what clients were told here about ended streams
+	told   map[lastWord]said // what clients were told here about ended streams
 	serial uint64
 
 	moved atomic.Int64 // followers that were told to come back elsewhere
@@ -47,7 +47,7 @@ func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) *streams {
 	st := &streams{
 		p: p, node: node, hub: h,
 		held: map[string]*hub.Follower{}, perIP: map[string]int{}, perWho: map[string]int{},
-		told: map[lastWord]time.Time{},
+		told: map[lastWord]said{},
 	}
 	st.ctx, st.stop = context.WithCancelCause(context.Background())
 	return st
@@ -59,6 +59,7 @@ type client struct {
 	id        string
 	ip        string
 	who       string
+	whois     string
 	resumable bool // comes back by itself: EventSource, or has come back before
 	retry     time.Duration
 	stream    sse.StreamID
@@ -246,6 +247,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 		resumable: (a.eventSource || resumed) && x.route.IDs != IDsOff && x.route.Attach != AttachOff,
 		retry:     x.route.Retry,
 		stream:    s.ID,
+		whois:     whois(x, a),
 	}
 	if resumed && a.edgeErr != nil && len(a.lastID) > 0 {
 		c.after = after.Seq
@@ -304,9 +306,9 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 	delete(st.held, c.id)
 	switch {
 	case why == hub.ReasonLost:
-		st.tell(lastWord{stream: c.stream})
+		st.tell(lastWord{c.stream, 0, c.whois})
 	case why == hub.ReasonFinished && c.after > 0:
-		st.tell(lastWord{c.stream, c.after})
+		st.tell(lastWord{c.stream, c.after, c.whois})
 	}
 	st.mu.Unlock()
 	if c.age != nil {
@@ -327,23 +329,50 @@ const toldFor = 10 * time.Minute
 type lastWord struct {
 	stream sse.StreamID
 	after  uint64
+	who    string // as far as clients can be told apart, see whois
+}
+
+// whois tells clients apart, as well as can be without an id of their own. Two
+// that look the same share their last words.
+func whois(x *exchange, a asks) string {
+	s := newSum("client")
+	s.add(a.who)
+	s.add([]byte(x.remote.String()))
+	s.add([]byte(x.header("User-Agent")))
+	return string(s.done())
+}
+
+// said is how often a last word was said, less how often it was counted on.
+type said struct {
+	times int
+	last  time.Time
 }
 
 // tell notes a last word. st.mu is held.
 func (st *streams) tell(w lastWord) {
 	now := time.Now()
 	if len(st.told) >= 1024 {
-		maps.DeleteFunc(st.told, func(_ lastWord, at time.Time) bool { return now.Sub(at) > toldFor })
+		maps.DeleteFunc(st.told, func(_ lastWord, s said) bool { return now.Sub(s.last) > toldFor })
 	}
-	st.told[w] = now
+	st.told[w] = said{st.told[w].times + 1, now}
 }
 
-// heard reports whether a last word was said here.
+// heard reports whether a last word was said here to one who now comes back.
+// Each time that it was said is good for one who comes back, so that another
+// client who looks the same is told as well.
 func (st *streams) heard(w lastWord) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	_, told := st.told[w]
-	return told
+	s := st.told[w]
+	if s.times == 0 || time.Since(s.last) > toldFor {
+		return false
+	}
+	if s.times--; s.times == 0 {
+		delete(st.told, w)
+	} else {
+		st.told[w] = s
+	}
+	return true
 }
 
 func (st *streams) connectionID() string {
