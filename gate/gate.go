@@ -317,7 +317,7 @@ func (g *Gate) leave(now context.Context, failed bool) {
 	g.log.Info("draining", zap.Int("connections", g.node.Connections()), zap.Int("other_nodes", others),
 		zap.Duration("drain_timeout", g.cfg.Load().Node.DrainTimeout))
 	g.proxy.DrainAll(ctx, others > 0)
-	if ctx.Err() != nil && g.node.Connections() > 0 {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && g.node.Connections() > 0 {
 		g.log.Warn("drain_timeout passed with clients still connected; raise node.drain_timeout to let them finish",
 			zap.Int("connections", g.node.Connections()))
 	}

@@ -26,6 +26,13 @@ func (st *streams) before(x *exchange) (answered bool) {
 	if st.redirect(x, a) {
 		return true
 	}
+	if accepts([]byte(x.header("Accept")), "text/event-stream") {
+		// It will be a stream: better refused before the service has run.
+		if full := st.full(x, a); full != "" {
+			st.p.refuse(x, full, x.route.Retry)
+			return true
+		}
+	}
 	if x.route.Attach == AttachOff {
 		if !errors.Is(a.edgeErr, reconnect.ErrNotEdgeID) {
 			x.setLastEventID(nil) // an edge id never goes upstream, not even a damaged one

@@ -71,10 +71,10 @@ func newPump(s *cluster.Stream, route *Route, print string) *pump {
 	}
 }
 
-// run pumps body until it ends, and says how it ended; why is not nil where
-// clients are to be told, since it was our doing. cancel ends the upstream
+// run pumps body until it ends, and says how it ended and what was left over;
+// why is not nil where clients are to be told, since it was our doing. cancel ends the upstream
 // request; ctx is done when somebody called it.
-func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, idle time.Duration, buffers *readBuffers) (end sse.End, why error) {
+func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, idle time.Duration, buffers *readBuffers) (end sse.End, rest []byte, why error) {
 	buf := buffers.get()
 	defer buffers.put(buf)
 	var watchdog *time.Timer
@@ -84,7 +84,7 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 	}
 	for {
 		if err := p.s.Wait(ctx); err != nil {
-			return p.ended(ctx, err)
+			return p.ended(ctx, err), nil, nil
 		}
 		if watchdog != nil {
 			watchdog.Reset(idle)
@@ -93,30 +93,30 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 		if n > 0 {
 			if bad := p.take((*buf)[:n]); bad != nil {
 				cancel(bad)
-				return sse.EndCut, bad
+				return sse.EndCut, nil, bad
 			}
 		}
 		if err != nil {
-			p.finish()
-			return p.ended(ctx, err)
+			rest = p.finish()
+			return p.ended(ctx, err), rest, nil
 		}
 	}
 }
 
 // ended says what a read error means for the followers.
-func (p *pump) ended(ctx context.Context, err error) (sse.End, error) {
+func (p *pump) ended(ctx context.Context, err error) sse.End {
 	cause := context.Cause(ctx)
 	switch {
 	case p.done:
-		return sse.EndFinished, nil
+		return sse.EndFinished
 	case errors.Is(err, io.EOF):
-		return sse.EndClean, nil
+		return sse.EndClean
 	case errors.Is(cause, cluster.ErrStopped):
-		return sse.EndStopped, nil
+		return sse.EndStopped
 	case errors.Is(cause, cluster.ErrDetached):
-		return sse.EndDetached, nil
+		return sse.EndDetached
 	}
-	return sse.EndCut, nil
+	return sse.EndCut
 }
 
 // take decodes what was read and gives the events to the stream: all of them
@@ -140,12 +140,18 @@ func (p *pump) take(b []byte) error {
 	}
 }
 
-// finish hands on what is left when the body ends within a block.
-func (p *pump) finish() {
+// finish returns what is left when the body ends within a block. It goes out
+// with the end, for there are clients that take it for an event; to all others
+// it is none, so it is not numbered and nobody comes back for it.
+func (p *pump) finish() (rest []byte) {
 	if ok, err := p.dec.Finish(&p.ev); ok && err == nil {
-		p.event()
+		rest = sse.AppendBlock(nil, &p.ev, nil, p.eol)
+		if p.ev.HasData {
+			p.done = p.isDone()
+		}
 	}
 	p.flush()
+	return rest
 }
 
 // event turns the decoded block into a frame: its lines as they came, with an

@@ -116,7 +116,11 @@ func (st *streams) cors(x *exchange, h *head) (fields []field) {
 // is told of the gap first; nothing else is ever run twice in silence.
 func (st *streams) unknown(x *exchange, a asks, reason string) (answered bool) {
 	if !a.get {
-		st.p.fail(x, 410, reason, "the stream of this Last-Event-ID is no longer known")
+		detail := "the stream of this Last-Event-ID is no longer known"
+		if reason == "damaged_id" {
+			detail = "this Last-Event-ID was cut or changed on its way: send it back as it came"
+		}
+		st.p.fail(x, 410, reason, detail)
 		return true
 	}
 	x.setLastEventID(nil)

@@ -189,7 +189,7 @@ func (st *streams) pump(run *started, route *Route, print string, up *answer, bo
 // read runs a pump and ends its stream as the upstream ended.
 func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	stop := context.AfterFunc(run.ctx, func() { up.cancel(context.Cause(run.ctx)) })
-	end, why := p.run(run.ctx, run.cancel, body, p.route.Upstream.IdleTimeout, &st.buffers)
+	end, rest, why := p.run(run.ctx, run.cancel, body, p.route.Upstream.IdleTimeout, &st.buffers)
 	run.s.SetUpstreamID(p.lastID)
 	switch {
 	case context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil:
@@ -197,7 +197,7 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	case why != nil:
 		run.s.Fail(end, "event_too_large", why.Error())
 	default:
-		run.s.End(end, nil)
+		run.s.End(end, rest)
 	}
 	stop()
 	body.Close()

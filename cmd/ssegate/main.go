@@ -81,8 +81,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "ssegate", version())
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "ssegate: unknown command %q\n\n", verb)
-	set.Usage()
+	fmt.Fprintf(stderr, "ssegate: unknown command %q; ssegate -h tells what there is\n", verb)
 	return exitUsage
 }
 

@@ -50,7 +50,7 @@ func TestVerbatim(t *testing.T) {
 		"comment in block": {": x\ndata: a\n\n", ""},
 		"mixed line ends":  {"data: a\n\ndata: b\r\n\r\n", "data: a\n\ndata: b\n\n"},
 		"bom":              {"\xef\xbb\xbfdata: a\n\n", "data: a\n\n"},
-		"unfinished":       {"data: a\n\ndata: b", ""},
+		"unfinished":       {"data: a\n\ndata: b", ""}, // handed on as it is, see TestUnfinished
 		"own retry":        {"retry: 7000\n\ndata: a\n\n", ""},
 		"utf-8":            {"data: 流式输出\n\n", ""},
 		"large":            {"data: " + strings.Repeat("x", 1<<20) + "\n\n", ""},
@@ -266,4 +266,18 @@ func TestUpstreamIsKeptInTheDark(t *testing.T) {
 	if run.Request.Host != strings.TrimPrefix(n.URL, "http://") {
 		t.Errorf("Host is %q", run.Request.Host)
 	}
+}
+
+// TestUnfinished: what a body ends with in the middle of an event is no event:
+// nobody comes back for it, and a feed is asked again.
+func TestUnfinished(t *testing.T) {
+	b := NewBackend(t)
+	n := Start(t, bin, "one", config(b.URL, ""))
+	s, run := ends(t, b, Request{URL: n.URL + "/hold", Header: map[string]string{"Accept": "text/event-stream"}})
+	run.Send("data: a\n\ndata: half")
+	want(t, s.Take(1), []string{"a"})
+	run.End()
+	s.Rest()
+	again, _ := ends(t, b, Request{URL: n.URL + "/hold", Header: map[string]string{"Accept": "text/event-stream", "Last-Event-ID": s.LastID}})
+	again.Close()
 }
