@@ -360,19 +360,44 @@ func (st *streams) tell(w lastWord) {
 // heard reports whether a last word was said here to one who now comes back.
 // Each time that it was said is good for one who comes back, so that another
 // client who looks the same is told as well.
+//
+// A client may be back a moment before it is booked that its last connection
+// is over: that is waited for.
 func (st *streams) heard(w lastWord) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	s := st.told[w]
-	if s.times == 0 || time.Since(s.last) > toldFor {
-		return false
+	for range 20 {
+		s := st.told[w]
+		if s.times > 0 && time.Since(s.last) <= toldFor {
+			if s.times--; s.times == 0 {
+				delete(st.told, w)
+			} else {
+				st.told[w] = s
+			}
+			return true
+		}
+		if !st.leaving(w) {
+			return false
+		}
+		st.mu.Unlock()
+		time.Sleep(5 * time.Millisecond)
+		st.mu.Lock()
 	}
-	if s.times--; s.times == 0 {
-		delete(st.told, w)
-	} else {
-		st.told[w] = s
+	return false
+}
+
+// leaving reports whether a client that looks the same still follows the
+// stream, which has ended. st.mu is held.
+func (st *streams) leaving(w lastWord) bool {
+	for _, f := range st.held {
+		if f == nil {
+			continue
+		}
+		if c := f.Tag().(*client); c.stream == w.stream && c.whois == w.who {
+			return true
+		}
 	}
-	return true
+	return false
 }
 
 func (st *streams) connectionID() string {
