@@ -297,9 +297,8 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	old := rec.Epoch
 	rec.Owner, rec.Epoch = n.ID(), newEpoch(max(old, s.Record().Tail.Epoch))
 	goOn := len(rec.Request) > 0 && n.cfg.Resume != nil && rec.State == registry.StateLive && !n.cfg.Draining()
-	if !goOn {
-		rec.State, rec.End, rec.Ended = registry.StateEnded, sse.EndLost, time.Now()
-	}
+	// That it has ended is said once the log has the end: who comes before
+	// that follows it like any other.
 	if err := n.cfg.Registry.Claim(ctx, rec, old, n.cfg.Keep); err != nil {
 		return // somebody else was first, or nothing is known: the next check tells
 	}
@@ -313,11 +312,19 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 		return
 	}
 	s.readOn(ctx)
+	ahead := uint64(0)
+	if !goOn {
+		ahead = s.fastest() // clients that have more than the log ever got are to see the end too
+	}
 	s.feed.Lock()
 	s.tail.Epoch = rec.Epoch
-	s.tail.Seq = max(s.tail.Seq, last.Pos.Seq)
+	s.tail.Seq = max(s.tail.Seq, last.Pos.Seq, ahead)
 	s.logged.Store(s.tail.Seq)
 	s.mu.Lock()
+	over := s.over.Load()
+	if over { // the log has its end: nothing is lost
+		rec.State, rec.End = s.rec.State, s.rec.End
+	}
 	s.rec = rec
 	s.spec.Limits = limits
 	s.spec.Route, s.spec.Principal, s.spec.Request = rec.Route, rec.Principal, rec.Request
@@ -325,6 +332,10 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	s.mu.Unlock()
 	s.owned.Store(true)
 	s.feed.Unlock()
+	if over {
+		s.finish(rec.End)
+		return
+	}
 	n.count.takeovers.Add(1)
 	if goOn {
 		n.cfg.Report(Report{What: "stream taken over from a dead node", Stream: s.ID})

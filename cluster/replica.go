@@ -234,8 +234,11 @@ func (s *Stream) receive(frames []sse.Frame) {
 			s.eolKnown = true
 		}
 	}
-	s.hub.Append(frames)
 	last := frames[len(frames)-1]
+	if last.Kind == sse.KindEnd && len(last.Block) > 0 {
+		s.endAhead(last)
+	}
+	s.hub.Append(frames)
 	s.tail = last.Pos
 	s.hub.Flushed(last.Pos.Seq) // the log had it before we did
 	if last.Kind == sse.KindEnd {
@@ -247,6 +250,16 @@ func (s *Stream) receive(frames []sse.Frame) {
 	s.feed.Unlock()
 	s.hub.Flush()
 	s.reportProgress()
+}
+
+// endAhead ends the followers that have more than the log of a dead owner ever
+// got: they would pass over what the end says.
+func (s *Stream) endAhead(end sse.Frame) {
+	for f := range s.hub.All() {
+		if f.Pos().Seq >= end.Pos.Seq {
+			f.Kick(hub.ReasonLost, end.Block, end.End.Clean())
+		}
+	}
 }
 
 // reportProgress tells the owner how far the fastest follower here is, when
