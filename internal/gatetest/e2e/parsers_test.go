@@ -263,7 +263,7 @@ func TestParsers(t *testing.T) {
 					without := read(b.URL, func() {})
 					with := read(line.URL, func() { line.Await(line.mark(), beat) })
 					if !tt.ids {
-						with = edgeIDs(t, library, with)
+						with = edgeIDs(t, library, with, tt.name == "unfinished")
 					}
 					if library == clients.OpenAIPython && tt.name == "BOM" {
 						// It trips over a BOM, which ssegate drops.
@@ -283,14 +283,15 @@ func TestParsers(t *testing.T) {
 
 // edgeIDs wants an id of ssegate's on each event, another one each time, and
 // returns the events without them.
-func edgeIDs(t *testing.T, library string, events []clients.Event) []clients.Event {
+func edgeIDs(t *testing.T, library string, events []clients.Event, unfinished bool) []clients.Event {
 	t.Helper()
 	seen := map[string]bool{}
 	for i, e := range events {
 		if library == clients.OpenAI || library == clients.OpenAIPython || e.Data == "" {
 			continue // no event, or from a library that tells no ids
 		}
-		if !strings.HasPrefix(e.ID, "sg1") || seen[e.ID] {
+		half := unfinished && i == len(events)-1 // it bears no id: nobody is to come back behind it
+		if !half && (!strings.HasPrefix(e.ID, "sg1") || seen[e.ID]) {
 			t.Errorf("event %d, %q, came with the id %q", i, e.Data, e.ID)
 		}
 		seen[e.ID] = true
