@@ -157,9 +157,10 @@ func nothingLeft(t *testing.T, n *Node, p process, goroutines float64) {
 			return
 		}
 		if time.Now().After(end) {
+			sockets := p.sockets()
 			n.Signal(syscall.SIGQUIT) // for its stacks, in the log
 			n.Exited()
-			t.Fatalf("%s: %s sockets by port %v, goroutines at first %v", n.Name, left, p.sockets(), goroutines)
+			t.Fatalf("%s: %s sockets by port %v, goroutines at first %v", n.Name, left, sockets, goroutines)
 		}
 	}
 }
