@@ -275,9 +275,9 @@ func (n *Node) findPrint(question []byte) (rec registry.Record, ok bool) {
 	if k <= 0 || size > uint64(len(question)-k) {
 		return rec, false
 	}
-	print, id := string(question[k:k+int(size)]), question[k+int(size):]
+	print, id := question[k:k+int(size)], question[k+int(size):]
 	n.mu.Lock()
-	streams := slices.Clone(n.prints[print])
+	streams := slices.Clone(n.prints[string(print)])
 	n.mu.Unlock()
 	for _, sid := range streams {
 		s := n.local(sid)
