@@ -145,9 +145,10 @@ func (r *rough) run(streams int) {
 	room := make(chan bool, 40)
 	for range streams {
 		r.serial++
+		i := r.serial
 		room <- true
 		wg.Go(func() {
-			r.treat(r.serial, rand.New(rand.NewPCG(uint64(r.serial), 13)))
+			r.treat(i, rand.New(rand.NewPCG(uint64(i), 13)))
 			<-room
 		})
 	}
