@@ -47,7 +47,7 @@ func (f *Follower) drain() (verdict, bool) {
 		return f.block(), true
 	}
 	f.pend = nil
-	if p.pos.Seq > 0 {
+	if !p.pos.IsZero() {
 		f.reach(p.pos)
 	}
 	return verdict{}, false
@@ -106,7 +106,7 @@ func (f *Follower) live(frames uint64) (verdict, bool) {
 		return verdict{}, true
 	}
 	if !f.mid {
-		switch f.check(&seg.index[f.idx]) {
+		switch f.check(seg, &seg.index[f.idx]) {
 		case skip:
 			f.idx, f.off = f.idx+1, seg.index[f.idx].end
 			return verdict{}, false
@@ -182,12 +182,16 @@ const (
 )
 
 // check says how an entry stands to what the follower has.
-func (f *Follower) check(e *entry) place {
+func (f *Follower) check(seg *segment, e *entry) place {
 	want := f.seq.Load()
 	if e.numbered() {
 		want++
 	}
 	switch {
+	case e.seq < want && !e.numbered():
+		return skip
+	case !seg.vouches(f.at()):
+		return hole // the Source knows whether the follower has frames that count no more
 	case e.seq < want:
 		return skip
 	case e.seq > want:
@@ -210,7 +214,11 @@ func (f *Follower) passed(seg *segment, at int32) {
 
 func (f *Follower) reach(p sse.Pos) {
 	f.epoch = p.Epoch
-	f.seq.Store(p.Seq)
+	if back := f.seq.Swap(p.Seq) > p.Seq; back {
+		f.s.mu.Lock()
+		f.s.dirty = true
+		f.s.mu.Unlock()
+	}
 	f.s.reached(p.Seq)
 }
 

@@ -98,7 +98,7 @@ func (f *Follower) catchUp() (verdict, bool) {
 func (f *Follower) flip() bool {
 	s := f.s
 	s.mu.Lock()
-	seg, at, ok := s.locate(f.seq.Load())
+	seg, at, ok := s.locate(f.at())
 	if ok {
 		f.enter(seg, at)
 	}
@@ -112,18 +112,18 @@ func (f *Follower) flip() bool {
 // copyPage frames the next part of the page.
 func (f *Follower) copyPage() {
 	c := f.catch
-	p := &private{pos: sse.Pos{Epoch: f.epoch, Seq: f.seq.Load()}}
+	p := &private{pos: f.at()}
 	for len(c.page) > 0 && len(p.rest) < copyBytes {
 		fr := &c.page[0]
 		switch {
 		case fr.Kind == sse.KindNote:
 			p.rest = f.frame(p.rest, fr.Block)
 			c.noted = true
-			if fr.Pos.Seq > p.pos.Seq {
+			if fr.Pos.Seq > p.pos.Seq || fr.Pos.Epoch > p.pos.Epoch {
 				p.pos = fr.Pos
 			}
-		case fr.Kind == sse.KindFence || fr.Pos.Seq <= p.pos.Seq:
-		case fr.Pos.Seq > p.pos.Seq+1 && !c.noted:
+		case fr.Kind == sse.KindFence || fr.Pos.Seq <= p.pos.Seq && fr.Pos.Epoch <= p.pos.Epoch:
+		case fr.Pos.Seq != p.pos.Seq+1 && !c.noted:
 			if len(p.rest) == 0 {
 				c.page = nil
 				f.parting = &parting{why: ReasonGap}
@@ -164,10 +164,11 @@ func (f *Follower) pended(p *private) {
 func (f *Follower) took(page []sse.Frame, err error) verdict {
 	c, s := f.catch, f.s
 	c.state = idle
-	after, bytes, fresh := f.seq.Load(), 0, false
+	after, bytes, fresh := f.at(), 0, false
 	for i := range page {
+		pos := page[i].Pos
 		bytes += len(page[i].Block)
-		fresh = fresh || page[i].Pos.Seq > after && page[i].Kind != sse.KindFence
+		fresh = fresh || (pos.Seq > after.Seq || pos.Epoch > after.Epoch) && page[i].Kind != sse.KindFence
 	}
 	if fresh {
 		c.page, c.tries = page, 0
@@ -286,7 +287,7 @@ func (p *catchUps) read(f *Follower) {
 	if c.tries == 0 {
 		c.since = p.h.now()
 	}
-	after := sse.Pos{Epoch: f.epoch, Seq: f.seq.Load()}
+	after := f.at()
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(p.h.ctx, readTimeout)
 	page, err := f.s.o.Source.Read(ctx, after, c.max)

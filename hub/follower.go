@@ -12,8 +12,8 @@ import (
 
 // FollowOptions say how a client follows a stream.
 type FollowOptions struct {
-	// After is the last position that the client has; only its Seq counts.
-	// Zero: from the start.
+	// After is the last position that the client has. Zero: from the start;
+	// with an Epoch of 0 only its Seq counts.
 	After sse.Pos
 	// Head is the HTTP response head; it is written first, as it is.
 	Head []byte
@@ -28,8 +28,27 @@ type FollowOptions struct {
 	// WriteTimeout is how long a blocked follower may make no progress
 	// before it is cut with ReasonSlow; default 30s.
 	WriteTimeout time.Duration
+	// Want says whether the client is to get a frame; nil: it gets all. It is
+	// asked once about each event that bears Meta, ring or Source, in order.
+	// A frame that it refuses is passed over, as if it had been written. It
+	// is called with the follower's lock held: it must return soon and call
+	// nothing of this follower or its stream.
+	Want func(m FrameMeta) bool
+	// Until is when Expired is called, once and a tick late at most, unless
+	// the follower has left before; whoever kicks it is Expired. Zero: never.
+	// No lock is held, but other followers wait meanwhile.
+	Until   time.Time
+	Expired func(f *Follower)
 	// Tag is the caller's own.
 	Tag any
+}
+
+// FrameMeta is what is known of a frame when a follower is asked whether it
+// wants it.
+type FrameMeta struct {
+	Meta   []byte // as appended or read, never changed
+	Time   int64  // Unix ms; 0: unknown
+	Behind int    // frames that the stream has after it, so how far the follower is behind
 }
 
 // A Follower is one client on one stream. While the client keeps up it is a
@@ -45,6 +64,7 @@ type Follower struct {
 	seg    atomic.Pointer[segment] // where the cursor is; nil while catching up; changes under mu
 
 	mu      sync.Mutex
+	since   sse.Pos
 	epoch   uint64 // of seq
 	idx     int32  // next entry of seg
 	off     uint32 // next byte of seg.buf
@@ -119,7 +139,7 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 	}
 	f := &Follower{
 		s: s, conn: c, tag: o.Tag, chunked: o.Chunked, slot: -1, wheelAt: -1,
-		epoch: o.After.Epoch, lastWrite: h.now(),
+		since: o.After, epoch: o.After.Epoch, lastWrite: h.now(),
 		retry: uint32(o.Retry.Milliseconds()), heartbeat: h.ticks(o.Heartbeat), timeout: h.ticks(o.WriteTimeout),
 	}
 	f.seq.Store(o.After.Seq)
@@ -129,7 +149,7 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 	f.mu.Lock()
 	s.mu.Lock()
 	s.insert(f)
-	if seg, at, ok := s.locate(o.After.Seq); ok {
+	if seg, at, ok := s.locate(o.After); ok {
 		f.enter(seg, at)
 	}
 	s.mu.Unlock()
@@ -172,8 +192,15 @@ func (f *Follower) Tag() any { return f.tag }
 func (f *Follower) Pos() sse.Pos {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return sse.Pos{Epoch: f.epoch, Seq: f.seq.Load()}
+	return f.at()
 }
+
+// at is Pos for who holds the lock.
+func (f *Follower) at() sse.Pos { return sse.Pos{Epoch: f.epoch, Seq: f.seq.Load()} }
+
+// Since returns the After of the FollowOptions: what the client had when it
+// came.
+func (f *Follower) Since() sse.Pos { return f.since }
 
 // Kick ends the follower at the next place between two whole events: bye
 // (whole lines, ended by "\n") is written there, then the response ends

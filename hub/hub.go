@@ -126,6 +126,7 @@ func (h *Hub) ticks(d time.Duration) uint32 {
 type counters struct {
 	streams, followers, catching             atomic.Int64
 	frames, ignored, deliveries, bytes       atomic.Int64
+	skipped                                  atomic.Int64
 	heartbeats, catchUps                     atomic.Int64
 	trimmedMemory, trimmedUnflushed, trimmed atomic.Int64
 
@@ -154,6 +155,7 @@ type Stats struct {
 	Frames     int64 // appended
 	Ignored    int64 // not appended: already there, or after the end or Close
 	Deliveries int64 // frames handed to followers
+	Skipped    int64 // frames that followers did not want
 	Bytes      int64 // handed to connections, all told
 	Heartbeats int64 // begun
 	CatchUps   int64 // times that a follower went to a Source
@@ -176,6 +178,7 @@ func (h *Hub) Stats() Stats {
 		Frames:           c.frames.Load(),
 		Ignored:          c.ignored.Load(),
 		Deliveries:       c.deliveries.Load(),
+		Skipped:          c.skipped.Load(),
 		Bytes:            c.bytes.Load(),
 		Heartbeats:       c.heartbeats.Load(),
 		CatchUps:         c.catchUps.Load(),

@@ -25,6 +25,8 @@ type segment struct {
 	first uint64  // frames of the stream before this segment
 	base  uint64  // and bytes
 	epoch uint64  // of every frame in it
+	old   uint64  // the epoch before, of which the stream has everything up to
+	fork  uint64  // this Seq and nothing more; 0 where that is not known
 
 	n       atomic.Int32            // published entries
 	next    atomic.Pointer[segment] // set once, after the last publish here
@@ -73,6 +75,13 @@ func newSegment(size, count int, first, base, epoch uint64) *segment {
 		seg.index = make([]entry, count)
 	}
 	return seg
+}
+
+// vouches reports whether p is a place in the stream that this segment goes on
+// with: it is of the same epoch, or of the one before and not beyond the last
+// frame that counts of that. Of an unknown epoch only the Seq counts.
+func (seg *segment) vouches(p sse.Pos) bool {
+	return p.Seq == 0 || p.Epoch == 0 || p.Epoch >= seg.epoch || p.Epoch == seg.old && p.Seq <= seg.fork
 }
 
 // cost is what the segment holds of the memory budget, in bytes.

@@ -25,6 +25,8 @@ type Source interface {
 	// An empty result means that there is nothing newer than after. KindNote
 	// frames (unnumbered) are written as they are; where numbers are missing
 	// a note must stand at the gap, else the follower is cut with ReasonGap.
+	// A note of a newer epoch than after's whose Seq is not above takes the
+	// follower back there; a frame of such an epoch without a note cuts it.
 	// A KindEnd frame ends the follower. The frames are shared, never
 	// changed. Calls are concurrent and must end with ctx.
 	Read(ctx context.Context, after sse.Pos, max int) ([]sse.Frame, error)
@@ -43,7 +45,8 @@ type StreamOptions struct {
 	// Slow says what becomes of a follower that the ring leaves behind.
 	Slow Policy
 	// Source is where such a follower reads on; so does one that begins
-	// before the ring. Nil: it is cut with ReasonGap.
+	// before the ring, or is at a place of which the ring does not know
+	// whether it is in this stream. Nil: it is cut with ReasonGap.
 	Source Source
 	// Hold is how many frames the ring keeps beyond its limits while they
 	// are not Flushed; 0 for a stream without a log.
@@ -133,8 +136,10 @@ func (s *Stream) SetEOL(eol sse.EOL) {
 // Append adds frames to the ring: numbered ones with consecutive Seq, fences
 // and notes between them. Blocks and IDs are copied. Frames at or before the
 // tail, and all that come after the end of the stream or Close, are ignored
-// and counted. Nothing is written to anybody before Flush, except to a
-// follower whose place in the ring has to go.
+// and counted; but where they are of a newer epoch the ring begins anew with
+// them, since what it had from there on counts no more. A fence says that its
+// epoch begins behind its Seq. Nothing is written to anybody before Flush,
+// except to a follower whose place in the ring has to go.
 func (s *Stream) Append(frames []sse.Frame) {
 	s.mu.Lock()
 	before, bytes := s.appended.Load(), s.bytes
@@ -142,14 +147,15 @@ func (s *Stream) Append(frames []sse.Frame) {
 	for i := range frames {
 		need += room(&frames[i])
 	}
+	evict := false
 	for i := range frames {
 		n := room(&frames[i])
-		s.push(&frames[i], n, need)
+		evict = s.push(&frames[i], n, need) || evict
 		need -= n
 	}
 	added := s.appended.Load() - before
 	grown := s.bytes > bytes
-	evict := grown && s.trim()
+	evict = grown && s.trim() || evict
 	if grown {
 		s.relist()
 	}
@@ -168,28 +174,38 @@ func (s *Stream) Append(frames []sse.Frame) {
 }
 
 // push adds one frame that needs room bytes; rest is what it and those behind
-// it need.
-func (s *Stream) push(f *sse.Frame, room, rest int) {
+// it need. evict reports whether it took the place of what somebody still
+// reads.
+func (s *Stream) push(f *sse.Frame, room, rest int) (evict bool) {
 	if s.end.Load() != 0 || s.closed.Load() {
-		return
+		return false
 	}
-	seq, epoch := s.tail.Seq, s.last.epoch
-	fresh := false
+	last := s.last
+	seq, epoch, before := s.tail.Seq, last.epoch, s.tail.Seq
 	if f.Kind != sse.KindNote {
-		epoch = f.Pos.Epoch
-		if f.Kind != sse.KindFence {
-			if f.Pos.Seq <= seq {
-				return
-			}
-			// A hole is only ever between two segments, see Follower.live.
-			fresh = f.Pos.Seq != seq+1
-			seq = f.Pos.Seq
+		seq, epoch = f.Pos.Seq, f.Pos.Epoch
+		if before = seq; f.Kind != sse.KindFence {
+			before--
 		}
-		s.tail = sse.Pos{Epoch: epoch, Seq: seq}
+		if epoch <= last.epoch && (before < s.tail.Seq || f.Kind == sse.KindFence) {
+			return false
+		}
 	}
-	seg := s.last
-	if fresh || epoch != seg.epoch || !seg.fits(room) {
+	// A hole is only ever between two segments, see Follower.live.
+	fresh, back := before != s.tail.Seq, before < s.tail.Seq
+	s.tail = sse.Pos{Epoch: epoch, Seq: seq}
+	seg := last
+	if fresh || epoch != last.epoch || !last.fits(room) {
 		seg = s.grow(room, rest, epoch)
+		if epoch > last.epoch && (!fresh || f.Kind == sse.KindFence) {
+			seg.old, seg.fork = last.epoch, before
+		}
+	}
+	if back {
+		for s.head != seg {
+			evict = s.drop() || evict
+		}
+		s.flushed = min(s.flushed, before)
 	}
 	used := seg.used
 	seg.add(f, seq)
@@ -199,6 +215,7 @@ func (s *Stream) push(f *sse.Frame, room, rest int) {
 	if f.Kind == sse.KindEnd {
 		s.end.Store(endSet | uint32(f.End))
 	}
+	return evict
 }
 
 // grow links a new segment that has room for need bytes. Segments of a quiet
@@ -222,6 +239,9 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 }
 
 func (s *Stream) link(seg *segment) {
+	if seg.epoch == s.last.epoch {
+		seg.old, seg.fork = s.last.old, s.last.fork
+	}
 	s.last.next.Store(seg)
 	s.last = seg
 	if s.head.n.Load() == 0 && s.head != seg {
@@ -314,20 +334,22 @@ func (s *Stream) relieve(b *budget) {
 	}
 }
 
-// locate returns the place in the ring of a follower that has seq; false when
-// the frame it needs next is not there. The caller holds the lock.
-func (s *Stream) locate(seq uint64) (seg *segment, at int32, ok bool) {
-	if seq >= s.tail.Seq {
+// locate returns the place in the ring of a follower that is at p; false when
+// the frame it needs next is not there, or it is not sure that p is a place in
+// this stream. The caller holds the lock.
+func (s *Stream) locate(p sse.Pos) (seg *segment, at int32, ok bool) {
+	// Where nothing has come yet that p could be in the way of, it may wait.
+	if p.Seq >= s.tail.Seq && (s.end.Load() == 0 || s.last.vouches(p)) {
 		return s.last, s.last.n.Load(), true
 	}
 	for seg = s.head; seg != nil; seg = seg.next.Load() {
 		n := seg.n.Load()
-		if n == 0 || seg.index[n-1].seq <= seq {
+		if n == 0 || seg.index[n-1].seq <= p.Seq {
 			continue
 		}
-		at = seg.after(seq, n)
+		at = seg.after(p.Seq, n)
 		e := &seg.index[at]
-		return seg, at, e.numbered() && e.seq == seq+1
+		return seg, at, e.numbered() && e.seq == p.Seq+1 && seg.vouches(p)
 	}
 	return nil, 0, false
 }
