@@ -26,6 +26,8 @@ type Memory struct {
 	interest expiring[sse.StreamID, *expiring[string, struct{}]]
 	bids     expiring[string, Bid]
 	prints   expiring[string, *[]noted]
+	notes    expiring[string, []byte]
+	due      due
 }
 
 var _ Registry = (*Memory)(nil)
@@ -113,6 +115,7 @@ func (m *Memory) Sweep(ctx context.Context) (dead []string, err error) {
 	m.interest.clear(now)
 	m.bids.clear(now)
 	m.prints.clear(now)
+	m.notes.clear(now)
 	dead = m.nodes.clear(now)
 	slices.Sort(dead)
 	return dead, nil

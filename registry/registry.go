@@ -179,6 +179,31 @@ type Connections interface {
 	Conns(ctx context.Context) ([]Connection, error)
 }
 
+// Notes is the part about small values that any node may read, kept for a time
+// under a name of the caller's.
+type Notes interface {
+	// PutNote keeps value under name for ttl from now, in place of what is
+	// there.
+	PutNote(ctx context.Context, name string, value []byte, ttl time.Duration) error
+	// GetNote returns what is kept under name, or ErrUnknown.
+	GetNote(ctx context.Context, name string) ([]byte, error)
+	// TakeNote returns it and removes it; of several takers one gets it and
+	// the others ErrUnknown. What was taken when the answer was lost is gone.
+	TakeNote(ctx context.Context, name string) ([]byte, error)
+}
+
+// Due is the part about what is to be done at a time by whoever comes first.
+type Due interface {
+	// PutDue has each item wait until at. An item is told from others by its
+	// bytes: one that waits already waits until at from now on. Items that
+	// nobody takes are dropped a week after their time at the earliest.
+	PutDue(ctx context.Context, at time.Time, items [][]byte) error
+	// TakeDue returns up to most items whose time is now or before, the
+	// earliest first, and removes them; of several takers each item goes to
+	// one. What was taken when the answer was lost is gone.
+	TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error)
+}
+
 // Registry is all parts together, as a driver provides them. Callers declare
 // the parts they need.
 type Registry interface {
@@ -187,4 +212,6 @@ type Registry interface {
 	Interest
 	Keys
 	Connections
+	Notes
+	Due
 }

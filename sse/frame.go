@@ -71,9 +71,16 @@ type Frame struct {
 	Kind Kind
 	End  End
 	// ID is the upstream's own id in effect after this frame, nil when it
-	// gave none. It is what a takeover asks the upstream to go on from.
+	// gave none. It is what a takeover asks the upstream to go on from. Of a
+	// topic's frame it is the message's id.
 	ID []byte
 	// Block is the whole encoded block as it goes to a client, the blank
 	// line that ends it included (for KindNote: whole lines).
 	Block []byte
+	// Time is when the log took the frame, in Unix milliseconds of the log's
+	// clock; 0 where that is unknown. Only frames of topics have it.
+	Time int64
+	// Meta says to whom a topic's frame is of interest, in words of package
+	// cluster's that nobody below it reads. Nil means everybody.
+	Meta []byte
 }

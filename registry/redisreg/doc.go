@@ -11,6 +11,8 @@
 //	{<stream>}:follow   sorted set: node id, by the end of its interest
 //	key:<attach key>    "<stream> <bid>"
 //	print:<fingerprint> list of "<end> <stream>", newest first
+//	note:<name>         the note
+//	due                 sorted set: item, by when it is due
 //
 // Every key has a TTL, so nothing outlives the nodes that wrote it; a dead
 // node in the index is passed over by readers and removed by Sweep. Interest

@@ -45,6 +45,14 @@ func (r *Registry) follow(id sse.StreamID) string { return r.prefix + "{" + id.S
 
 func (r *Registry) key(key string) string     { return r.prefix + "key:" + key }
 func (r *Registry) print(print string) string { return r.prefix + "print:" + print }
+func (r *Registry) note(name string) string   { return r.prefix + "note:" + name }
+func (r *Registry) due() string               { return r.prefix + "due" }
+
+// FollowKey is the key with a stream's interest: a sorted set of node ids, by
+// the end of each one's interest in milliseconds of Redis' clock. Whoever
+// writes to a stream may read it in the same script, for the hash tag is the
+// stream's.
+func (r *Registry) FollowKey(id sse.StreamID) string { return r.follow(id) }
 
 // batch is one round trip.
 type batch struct {

@@ -159,4 +159,22 @@ if left <= 0 then return 0 end
 for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('PEXPIRE', KEYS[2], left)
 return 1`)
+
+	// take: note. Gets and deletes it.
+	take = redis.NewScript(`
+local v = redis.call('GET', KEYS[1])
+if v then redis.call('DEL', KEYS[1]) end
+return v`)
+
+	// putDue: due | at item item … Kept until a week after the last is due.
+	putDue = redis.NewScript(lua + `
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
+keep(KEYS[1], string.format('%d', math.max(0, ARGV[1] - clock()) + 7 * 24 * 3600 * 1000))
+return 1`)
+
+	// takeDue: due | now most. The items that are due, removed.
+	takeDue = redis.NewScript(`
+local items = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+if #items > 0 then redis.call('ZREM', KEYS[1], unpack(items)) end
+return items`)
 )
