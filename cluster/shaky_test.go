@@ -376,3 +376,43 @@ func copied(m bus.Message) bus.Message {
 	m.Body = bytes.Clone(m.Body)
 	return m
 }
+
+func (r *shakyRegistry) PutNote(ctx context.Context, name string, value []byte, ttl time.Duration) error {
+	m, err := r.use(ctx, "putnote")
+	if err != nil {
+		return err
+	}
+	return m.PutNote(ctx, name, value, ttl)
+}
+
+func (r *shakyRegistry) GetNote(ctx context.Context, name string) ([]byte, error) {
+	m, err := r.use(ctx, "getnote")
+	if err != nil {
+		return nil, err
+	}
+	return m.GetNote(ctx, name)
+}
+
+func (r *shakyRegistry) TakeNote(ctx context.Context, name string) ([]byte, error) {
+	m, err := r.use(ctx, "takenote")
+	if err != nil {
+		return nil, err
+	}
+	return m.TakeNote(ctx, name)
+}
+
+func (r *shakyRegistry) PutDue(ctx context.Context, at time.Time, items [][]byte) error {
+	m, err := r.use(ctx, "putdue")
+	if err != nil {
+		return err
+	}
+	return m.PutDue(ctx, at, items)
+}
+
+func (r *shakyRegistry) TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error) {
+	m, err := r.use(ctx, "takedue")
+	if err != nil {
+		return nil, err
+	}
+	return m.TakeDue(ctx, now, most)
+}
