@@ -83,6 +83,10 @@ func (f *Follower) live(frames uint64) (verdict, bool) {
 	s, seg := f.s, f.seg.Load()
 	// In this order: what was published before the end, is in n.
 	end, closed := s.end.Load(), s.closed.Load()
+	if c := seg.moved.Load(); c != nil {
+		f.move(c)
+		seg = c
+	}
 	next := seg.next.Load()
 	n := seg.n.Load()
 	if f.idx == n {
@@ -115,17 +119,24 @@ func (f *Follower) live(frames uint64) (verdict, bool) {
 			f.goCatch(false)
 			return verdict{}, false
 		}
-		if f.retry > 0 && seg.index[f.idx].kind == sse.KindEvent {
-			e := &seg.index[f.idx]
+	}
+	upTo := n
+	if !f.chunked {
+		upTo = f.idx + 1
+	}
+	if upTo = f.wanted(seg, upTo); upTo == f.idx {
+		f.passOver(seg)
+		return verdict{}, false
+	}
+	if f.retry > 0 {
+		if e := &seg.index[f.idx]; e.kind == sse.KindEvent && !f.mid {
 			from, to := e.block()
 			f.pend = &private{rest: f.withRetry(nil, seg.buf[from:to]), pos: sse.Pos{Epoch: seg.epoch, Seq: e.seq}}
 			f.idx, f.off = f.idx+1, e.end
 			return verdict{}, false
 		}
-	}
-	upTo := n
-	if f.retry > 0 {
-		for upTo = f.idx + 1; upTo < n && seg.index[upTo].kind != sse.KindEvent; upTo++ {
+		all := upTo
+		for upTo = f.idx + 1; upTo < all && seg.index[upTo].kind != sse.KindEvent; upTo++ {
 		}
 	}
 	if !f.chunked {
@@ -256,7 +267,7 @@ func (f *Follower) write(p []byte) (n int, v verdict, ok bool) {
 func (f *Follower) block() verdict {
 	if !f.blocked {
 		f.blocked = true
-		f.blockedAt = f.s.h.now()
+		f.lastWrite = f.s.h.now()
 	}
 	f.parked.Store(true)
 	return verdict{}

@@ -130,6 +130,9 @@ func (f *Follower) copyPage() {
 			}
 			f.pended(p)
 			return
+		case !f.wants(fr):
+			p.pos, c.noted = fr.Pos, false
+			f.s.h.count.skipped.Add(1)
 		default:
 			block := fr.Block
 			if f.retry > 0 && fr.Kind == sse.KindEvent {

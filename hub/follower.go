@@ -43,14 +43,6 @@ type FollowOptions struct {
 	Tag any
 }
 
-// FrameMeta is what is known of a frame when a follower is asked whether it
-// wants it.
-type FrameMeta struct {
-	Meta   []byte // as appended or read, never changed
-	Time   int64  // Unix ms; 0: unknown
-	Behind int    // frames that the stream has after it, so how far the follower is behind
-}
-
 // A Follower is one client on one stream. While the client keeps up it is a
 // place in the ring; else it reads pages from the stream's Source, until the
 // ring has what it needs next.
@@ -60,6 +52,7 @@ type Follower struct {
 	tag  any
 
 	parked atomic.Bool             // Flush has nothing to do here: blocked, or away at the Source
+	slot   int32                   // in the stream's list, under its lock
 	seq    atomic.Uint64           // last frame wholly handed over; changes under mu
 	seg    atomic.Pointer[segment] // where the cursor is; nil while catching up; changes under mu
 
@@ -71,20 +64,19 @@ type Follower struct {
 	pend    *private
 	catch   *catchUp
 	parting *parting
+	choice  *choice // nil: wants everything, for ever
 
 	retry     uint32 // milliseconds still to be told
 	heartbeat uint32 // ticks; 0: none
 	timeout   uint32 // ticks
-	lastWrite uint32 // tick
-	blockedAt uint32 // tick
+	lastWrite uint32 // tick; while blocked, of the last try that counts for the timeout
 
 	state   state
 	chunked bool
 	mid     bool // the cursor is inside an event
 	blocked bool // the connection takes nothing now
 
-	// The hub's lists, under their locks.
-	slot      int32
+	// The wheel's list, under its lock.
 	wheelAt   int32
 	wheelNext *Follower
 	wheelPrev *Follower
@@ -143,6 +135,7 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 		retry: uint32(o.Retry.Milliseconds()), heartbeat: h.ticks(o.Heartbeat), timeout: h.ticks(o.WriteTimeout),
 	}
 	f.seq.Store(o.After.Seq)
+	f.choice = h.choiceOf(&o)
 	if len(o.Head) > 0 {
 		f.pend = &private{rest: o.Head}
 	}
@@ -342,7 +335,7 @@ func (f *Follower) tick(now uint32) {
 	var v verdict
 	switch {
 	case f.blocked:
-		if now-f.blockedAt > f.timeout {
+		if now-f.lastWrite > f.timeout {
 			v = f.leaving(ReasonSlow, CloseNow)
 		}
 	case f.heartbeat > 0 && now-f.lastWrite > f.heartbeat:
@@ -351,11 +344,19 @@ func (f *Follower) tick(now uint32) {
 	if c := f.catch; c != nil && c.state == waiting && int32(now-c.again) >= 0 && v.do == stay {
 		v = f.requeue()
 	}
+	var expired func(*Follower)
 	if v.do != leave {
+		expired = f.choice.due(now)
 		f.s.h.wheel.put(f, f.nextLook())
 	}
 	f.mu.Unlock()
 	f.act(v)
+	if expired != nil {
+		expired(f)
+	}
+	if f.s.loose.Load() {
+		f.s.tighten()
+	}
 }
 
 // beat writes a heartbeat, if the follower stands between two events.
@@ -385,7 +386,7 @@ func (f *Follower) nextLook() uint32 {
 	now := f.s.h.now()
 	in := f.timeout
 	if f.blocked {
-		in -= now - f.blockedAt
+		in -= now - f.lastWrite
 	}
 	if f.heartbeat > 0 {
 		// Also while it is blocked: it may not be for long.
@@ -398,6 +399,9 @@ func (f *Follower) nextLook() uint32 {
 	in++
 	if c := f.catch; c != nil && c.state == waiting {
 		in = min(in, uint32(max(int32(c.again-now), 1)))
+	}
+	if c := f.choice; c != nil && c.expired != nil {
+		in = min(in, uint32(max(int32(c.until-now), 1)))
 	}
 	return now + in
 }

@@ -44,6 +44,7 @@ type Hub struct {
 	lingering lingering
 	catchUps  catchUps
 	budget    budget
+	beat      atomic.Pointer[beat] // the last one made
 	count     counters
 	helpers   int // goroutines that may help a Flush
 

@@ -23,6 +23,9 @@ func (s *Stream) Wait(ctx context.Context) error {
 			s.mu.Unlock()
 			return nil
 		}
+		if s.wake == nil {
+			s.wake = make(chan struct{}, 1) // before want tells others to use it
+		}
 		if s.want.Swap(want) == 0 {
 			s.mu.Unlock()
 			continue // once more, now that followers know

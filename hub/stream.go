@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -37,11 +38,11 @@ type StreamOptions struct {
 	// First is the position of the first frame that will be appended; only a
 	// replica begins above 1. The zero Pos means Seq 1.
 	First sse.Pos
+	// Heartbeat is what is written in silence: whole lines, ended by "\n".
+	// Nil means none. It is never changed.
+	Heartbeat []byte
 	// EOL is the line end of what the hub itself writes into the stream.
 	EOL sse.EOL
-	// Heartbeat is what is written in silence: whole lines, ended by "\n".
-	// Nil means none.
-	Heartbeat []byte
 	// Slow says what becomes of a follower that the ring leaves behind.
 	Slow Policy
 	// Source is where such a follower reads on; so does one that begins
@@ -70,31 +71,33 @@ type Stream struct {
 	end      atomic.Uint32 // endSet and the sse.End, after the last frame is published
 	closed   atomic.Bool
 	flushing atomic.Int32
+	stuck    atomic.Int32  // len(waiters)
+	loose    atomic.Bool   // the last segment may have more room than it needs
 	count    atomic.Int64  // of followers
 	best     atomic.Uint64 // no follower is further than this
 	want     atomic.Uint64 // the Seq that the fastest must reach before Wait returns; 0: nobody waits
-	wake     chan struct{} // of Wait
+	wake     chan struct{} // of Wait, made by the first that has to wait
 	appended atomic.Uint64 // frames; changes under mu, after they are published
-	stuck    atomic.Int32  // len(waiters)
 
 	mu      sync.Mutex
 	head    *segment
 	last    *segment
 	tail    sse.Pos
 	total   uint64 // framed bytes appended
-	frames  int    // in the ring
 	bytes   int64  // that the ring costs
-	size    int    // of the next segment's buffer
+	frames  int32  // in it
+	size    int32  // of the next segment's buffer
 	flushed uint64
 	pace    uint64
-	dirty   bool // best may be too high
+	at      uint32 // tick of the last Append
+	dirty   bool   // best may be too high
 
-	slots   []*Follower // with holes
-	holes   []int32
-	walkers int                    // who go over slots now
+	class   int32                  // of the budget's lists, under its lock
+	walkers int32                  // who go over slots now
+	slots   []*Follower            // with holes
+	holes   []int32                // in them
 	waiters map[*Follower]struct{} // for their Source
 
-	class            int32 // of the budget's lists, under its lock
 	bigNext, bigPrev *Stream
 }
 
@@ -106,6 +109,17 @@ type beat struct {
 	plain, chunked []byte
 }
 
+// beatOf makes a beat, or finds it: idle streams are many and alike.
+func (h *Hub) beatOf(lines []byte, eol sse.EOL) *beat {
+	plain := withEOL(lines, eol)
+	if b := h.beat.Load(); b != nil && b.eol == eol && bytes.Equal(b.plain, plain) {
+		return b
+	}
+	b := &beat{eol: eol, plain: plain, chunked: appendChunk(nil, plain)}
+	h.beat.Store(b)
+	return b
+}
+
 // Open returns a new stream. It uses memory until Close.
 func (h *Hub) Open(o StreamOptions) *Stream {
 	if o.RingEvents <= 0 {
@@ -114,7 +128,7 @@ func (h *Hub) Open(o StreamOptions) *Stream {
 	if o.RingBytes <= 0 {
 		o.RingBytes = h.cfg.RingBytes
 	}
-	s := &Stream{h: h, o: o, wake: make(chan struct{}, 1)}
+	s := &Stream{h: h, o: o}
 	if o.First.Seq > 1 {
 		s.tail = sse.Pos{Epoch: o.First.Epoch, Seq: o.First.Seq - 1}
 	}
@@ -129,12 +143,11 @@ func (h *Hub) Open(o StreamOptions) *Stream {
 // SetEOL sets the line end of what the hub writes into the stream from now
 // on.
 func (s *Stream) SetEOL(eol sse.EOL) {
-	plain := withEOL(s.o.Heartbeat, eol)
-	s.beat.Store(&beat{eol: eol, plain: plain, chunked: appendChunk(nil, plain)})
+	s.beat.Store(s.h.beatOf(s.o.Heartbeat, eol))
 }
 
 // Append adds frames to the ring: numbered ones with consecutive Seq, fences
-// and notes between them. Blocks and IDs are copied. Frames at or before the
+// and notes between them. All that they point to is copied. Frames at or before the
 // tail, and all that come after the end of the stream or Close, are ignored
 // and counted; but where they are of a newer epoch the ring begins anew with
 // them, since what it had from there on counts no more. A fence says that its
@@ -159,6 +172,7 @@ func (s *Stream) Append(frames []sse.Frame) {
 	if grown {
 		s.relist()
 	}
+	s.at = s.h.now()
 	s.mu.Unlock()
 	c := &s.h.count
 	c.frames.Add(int64(added))
@@ -222,8 +236,8 @@ func (s *Stream) push(f *sse.Frame, room, rest int) (evict bool) {
 // stream are small; they double up to a quarter of the ring.
 func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 	most := min(max(s.o.RingBytes/4, minSegment), maxSegment)
-	size := min(max(s.size, rest, minSegment), most)
-	s.size = min(2*size, most)
+	size := min(max(int(s.size), rest, minSegment), most)
+	s.size = int32(min(2*size, most))
 	average := 96
 	if n := s.appended.Load(); n > 0 {
 		average = max(int(s.total/n), 8)
@@ -234,6 +248,7 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.appended.Load(), s.total, epoch)
 	s.bytes += seg.cost()
 	s.h.budget.used.Add(seg.cost())
+	s.loose.Store(true)
 	s.link(seg)
 	return seg
 }
@@ -255,7 +270,7 @@ func (s *Stream) trim() (evict bool) {
 	o := &s.o
 	for s.head != s.last {
 		n := int(s.head.n.Load())
-		if s.frames-n < o.RingEvents && s.bytes <= int64(o.RingBytes) {
+		if int(s.frames)-n < o.RingEvents && s.bytes <= int64(o.RingBytes) {
 			break
 		}
 		seq := uint64(0)
@@ -291,7 +306,7 @@ func (s *Stream) drop() bool {
 			return false // it was empty, and is gone
 		}
 	}
-	n := int(seg.n.Load())
+	n := seg.n.Load()
 	if n > 0 && s.o.Hold > 0 && seg.index[n-1].seq > s.flushed {
 		s.h.count.trimmedUnflushed.Add(int64(n))
 	}
