@@ -17,6 +17,15 @@ type Credentials struct {
 	Cookie        string // the value of the cookie of Config.Cookie
 }
 
+// bearer is the token of the header Authorization, and whether there is one.
+func (c Credentials) bearer() (string, bool) {
+	scheme, token, ok := strings.Cut(strings.TrimSpace(c.Authorization), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), ok
+}
+
 // TicketParam is the query parameter of a one-time ticket.
 const TicketParam = "ticket"
 

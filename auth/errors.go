@@ -37,6 +37,11 @@ const (
 	BadTicket   Reason = "ticket"        // unknown, used or too old
 )
 
+// Reasons are all of them.
+var Reasons = [...]Reason{
+	Malformed, Algorithm, UnknownKey, Signature, Expired, NotYet, NoExpiry, NoSubject, BadIssuer, BadAudience, BadClaims, BadKey, BadTicket,
+}
+
 // BadError is what Identify returns for credentials that are not valid;
 // errors.Is(err, ErrBad) holds. Neither field has anything of the token in it.
 type BadError struct {
