@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -22,6 +23,10 @@ const (
 	// copyBytes is how much of a page is framed at once.
 	copyBytes = 32 << 10
 )
+
+// ErrNotYet is the answer of a Source that cannot say anything now and will be
+// able to: the follower waits for as long as that takes, with heartbeats.
+var ErrNotYet = errors.New("hub: not to be read yet")
 
 // A catchUp is the state of a follower that is away from the ring.
 type catchUp struct {
@@ -180,8 +185,12 @@ func (f *Follower) took(page []sse.Frame, err error) verdict {
 	}
 	now := s.h.now()
 	c.tries++
+	later := errors.Is(err, ErrNotYet)
+	if later {
+		c.since = now
+	}
 	switch {
-	case err == nil && s.closed.Load():
+	case (err == nil || later) && s.closed.Load():
 		f.parting = &parting{why: ReasonClosed}
 		return f.advance()
 	case now-c.since > s.h.ticks(patience):

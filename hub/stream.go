@@ -28,6 +28,7 @@ type Source interface {
 	// a note must stand at the gap, else the follower is cut with ReasonGap.
 	// A note of a newer epoch than after's whose Seq is not above takes the
 	// follower back there; a frame of such an epoch without a note cuts it.
+	// ErrNotYet has the follower wait; any other error does so for a time.
 	// A KindEnd frame ends the follower. The frames are shared, never
 	// changed. Calls are concurrent and must end with ctx.
 	Read(ctx context.Context, after sse.Pos, max int) ([]sse.Frame, error)
