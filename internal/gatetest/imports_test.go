@@ -35,6 +35,7 @@ const (
 var rooms = map[string][]string{
 	"sse":                nil,
 	"hub":                {"sse", sysPath},
+	"intake":             {sysPath},
 	"reconnect":          {"sse"},
 	"reconnect/redislog": {"reconnect", "sse", redisPath},
 	"registry":           {"sse"},
@@ -46,7 +47,7 @@ var rooms = map[string][]string{
 	"discover":           nil,
 	"discover/consul":    {"discover", "reconnect", consulPath}, // reconnect for its Backoff
 	"cluster":            {"bus", "hub", "reconnect", "registry", "sse"},
-	"proxy":              {"cluster", "discover", "hub", "reconnect", "registry", "sse", fasthttpPath, zapPath, metricsPath, sysPath, brotliPath, compressPath},
+	"proxy":              {"cluster", "discover", "hub", "intake", "reconnect", "registry", "sse", fasthttpPath, zapPath, metricsPath, sysPath, brotliPath, compressPath},
 	"gate": {
 		"bus", "bus/rabbit", "bus/redisbus", "cluster", "discover", "discover/consul", "hub", "proxy",
 		"reconnect", "reconnect/redislog", "registry", "registry/redisreg", "sse",
