@@ -16,14 +16,18 @@ import (
 //
 //	{"from":12,"to":40,"reason":"trimmed"}
 //
-// the first and last number that are missing, and one of the Gap reasons. to is
-// null where nobody knows it.
+// the first and last number that are missing (or, with GapReplaced, come again),
+// and one of the Gap reasons. to is null where nobody knows it.
 const GapEvent = "ssegate.gap"
 
 // Why events are missing.
 const (
 	// GapTrimmed: they are older than what is kept, or never got there.
 	GapTrimmed = "trimmed"
+	// GapReplaced: the client has them, but nobody else ever will: a new owner
+	// took the stream over before they were in the log. What follows bears
+	// their numbers again.
+	GapReplaced = "replaced"
 	// GapUnknown: the id that the client came back with is one of ours, but
 	// nothing is known of its stream any more.
 	GapUnknown = "unknown"
@@ -81,6 +85,53 @@ func (r *Replayer) Read(ctx context.Context, after sse.Pos, max int) ([]sse.Fram
 	}
 	note.Block = AppendGap(nil, gap.From, gap.To, GapTrimmed, eol)
 	return append([]sse.Frame{note}, frames...), nil
+}
+
+// Fork finds where a stream left the way that leads to a position: the first
+// frame in the log of an epoch newer than after's, if its Seq is not above
+// after.Seq. Who is at after then has frames that an owner gave it after it was
+// succeeded, and goes on with that frame. The zero Frame when the log goes on
+// behind after, or has not come so far. It takes some reads of the log; the
+// errors are the log's.
+func Fork(ctx context.Context, log Log, stream sse.StreamID, after sse.Pos) (sse.Frame, error) {
+	// at is the first frame from seq on.
+	at := func(seq uint64) (f sse.Frame, err error) {
+		frames, err := log.Read(ctx, stream, sse.Pos{Epoch: after.Epoch, Seq: seq - 1}, 1)
+		if len(frames) > 0 {
+			return frames[0], nil
+		}
+		if errors.Is(err, ErrGap) || errors.Is(err, ErrUnknown) {
+			err = nil
+		}
+		return f, err
+	}
+	if after.Seq == 0 {
+		return sse.Frame{}, nil
+	}
+	first, err := at(after.Seq)
+	if err == nil && first.Pos.IsZero() {
+		var tails []Tail
+		if tails, err = log.Tails(ctx, []sse.StreamID{stream}); err == nil && tails[0].Pos.Epoch > after.Epoch && tails[0].Pos.Seq > 0 {
+			first, err = at(tails[0].Pos.Seq)
+		}
+	}
+	if err != nil || first.Pos.Seq > after.Seq || first.Pos.Epoch <= after.Epoch {
+		return sse.Frame{}, err
+	}
+	// Epochs ascend with the numbers.
+	for low, high := uint64(1), first.Pos.Seq; low < high; {
+		mid := low + (high-low)/2
+		f, err := at(mid)
+		switch {
+		case err != nil:
+			return sse.Frame{}, err
+		case f.Pos.Epoch > after.Epoch:
+			first, high = f, mid
+		default:
+			low = max(mid, f.Pos.Seq) + 1
+		}
+	}
+	return first, nil
 }
 
 // eolOf is the line end of a block, or other if it has none.

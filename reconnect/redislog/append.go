@@ -87,7 +87,7 @@ func (l *Log) add(ctx context.Context, todo []due) {
 				id, field, value := encode(rest[:n])
 				args = append(args, id, field, value)
 			}
-			calls = append(calls, call{script: l.append, key: d.key, args: args})
+			calls = append(calls, call{script: l.append, keys: []string{d.key}, args: args})
 		}
 		if ttl == nil || ttlOf != d.limits.TTL {
 			ttl, ttlOf = millis(d.limits.TTL), d.limits.TTL
@@ -98,7 +98,7 @@ func (l *Log) add(ctx context.Context, todo []due) {
 			calls = append(calls, call{args: []any{"persist", key}})
 		}
 		if keep := keepFrom(d); keep > 0 {
-			calls = append(calls, call{script: l.trim, key: d.key, args: []any{
+			calls = append(calls, call{script: l.trim, keys: []string{d.key}, args: []any{
 				appendPos(nil, d.last()), strconv.FormatUint(keep, 10),
 			}})
 		}
@@ -136,7 +136,7 @@ func (l *Log) explain(ctx context.Context, todo []due) {
 		d := &todo[i]
 		if _, is := errors.AsType[redis.Error](d.err); is {
 			refused = append(refused, d)
-			calls = append(calls, call{script: l.tail, key: d.key})
+			calls = append(calls, call{script: l.tail, keys: []string{d.key}})
 		}
 	}
 	if len(calls) == 0 {
@@ -170,7 +170,7 @@ func (l *Log) Fence(ctx context.Context, stream sse.StreamID, epoch uint64, limi
 	field := append(appendField(nil, sse.KindFence, sse.EndNone), ':')
 	field = append(field, sse.NewStreamID().String()...)
 	key := l.key(stream)
-	calls := []call{{script: l.fence, key: key, args: []any{strconv.FormatUint(epoch, 10), field, millis(limits.TTL)}}}
+	calls := []call{{script: l.fence, keys: []string{key}, args: []any{strconv.FormatUint(epoch, 10), field, millis(limits.TTL)}}}
 	err := l.run(ctx, calls)
 	if err == nil {
 		err = failure(calls[0].reply.Err())

@@ -3,6 +3,7 @@ package redislog
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,8 @@ import (
 //	1 <kind> <end>            one frame
 //	1 <kind> <end> : <id>     one frame that has an upstream's id
 //	1 <kind> <end> * <seq>    several frames, the first with this Seq
+//	1 <kind> <end> + <n>      n frames, of which some may have a Meta
+//	1 <kind> <end> + <n> @ <time>  n frames that the log took at that time
 //
 // version, kind and end one character each; kind and end are those of the last
 // frame. The value of one frame is its block, so redis-cli shows
@@ -25,7 +28,9 @@ import (
 //  2. "id: evt_9\ndata: hello\n\n"
 //
 // Several frames are packed, each as one byte of flags, the id if the flags
-// say so, and the block, both with their length before them as a uvarint.
+// say so, the Meta if they do, and the block, each with its length before it as
+// a uvarint. What is published is always packed, so that the scripts can number
+// it, and cut out a frame that is there already.
 const version = '1'
 
 // kinds are the letters of the kinds that stand in a log, by sse.Kind: event,
@@ -40,6 +45,8 @@ const (
 	idOwn     = 0b01_00 // its length and bytes follow
 	idAsLast  = 0b10_00 // the id of the frame before
 	endOffset = 4       // sse.End is above
+	endBits   = 0b111   // of it, where there may be a Meta
+	metaBit   = 1 << 7  // a Meta follows, where there may be one
 )
 
 // How much goes into one entry. Redis hands out whole entries only: to a reader
@@ -53,8 +60,9 @@ const (
 func fit(frames []sse.Frame) int {
 	size := 0
 	for n := range frames {
-		size += len(frames[n].ID) + len(frames[n].Block)
-		if n == entryFrames || n > 0 && size > entryBytes {
+		f := &frames[n]
+		size += len(f.ID) + len(f.Meta) + len(f.Block)
+		if n == entryFrames || n > 0 && (size > entryBytes || f.Time != frames[0].Time) {
 			return n
 		}
 	}
@@ -73,7 +81,13 @@ func encode(frames []sse.Frame) (id, field, value []byte) {
 	head := appendPos(make([]byte, 0, 64), last.Pos)
 	id = head[:len(head):len(head)]
 	head = appendField(head, last.Kind, last.End)
-	if len(frames) > 1 {
+	if last.Time != 0 || slices.ContainsFunc(frames, hasMeta) {
+		head = strconv.AppendInt(append(head, '+'), int64(len(frames)), 10)
+		if last.Time != 0 {
+			head = strconv.AppendInt(append(head, '@'), last.Time, 10)
+		}
+		value = pack(frames)
+	} else if len(frames) > 1 {
 		head = strconv.AppendUint(append(head, '*'), frames[0].Pos.Seq, 10)
 		value = pack(frames)
 	} else {
@@ -85,6 +99,8 @@ func encode(frames []sse.Frame) (id, field, value []byte) {
 	return id, head[len(id):], value
 }
 
+func hasMeta(f sse.Frame) bool { return f.Meta != nil }
+
 func appendField(dst []byte, kind sse.Kind, end sse.End) []byte {
 	return append(dst, version, kinds[kind], '0'+byte(end))
 }
@@ -92,26 +108,53 @@ func appendField(dst []byte, kind sse.Kind, end sse.End) []byte {
 func pack(frames []sse.Frame) []byte {
 	size := 0
 	for i := range frames {
-		size += 1 + 2*binary.MaxVarintLen32 + len(frames[i].ID) + len(frames[i].Block)
+		f := &frames[i]
+		size += 1 + 3*binary.MaxVarintLen32 + len(f.ID) + len(f.Meta) + len(f.Block)
 	}
 	dst := make([]byte, 0, size)
 	var before []byte
 	for i := range frames {
 		f := &frames[i]
 		flags := byte(f.Kind) | byte(f.End)<<endOffset
+		if f.Meta != nil {
+			flags |= metaBit
+		}
 		switch {
 		case f.ID == nil:
 			dst = append(dst, flags)
 		case before != nil && string(before) == string(f.ID):
 			dst = append(dst, flags|idAsLast)
 		default:
-			dst = append(dst, flags|idOwn)
-			dst = append(binary.AppendUvarint(dst, uint64(len(f.ID))), f.ID...)
+			dst = appendChunk(append(dst, flags|idOwn), f.ID)
 		}
 		before = f.ID
-		dst = append(binary.AppendUvarint(dst, uint64(len(f.Block))), f.Block...)
+		if f.Meta != nil {
+			dst = appendChunk(dst, f.Meta)
+		}
+		dst = appendChunk(dst, f.Block)
 	}
 	return dst
+}
+
+// packPost packs one frame that leans on none before it.
+func packPost(dst []byte, p *reconnect.Post) []byte {
+	flags := byte(sse.KindEvent)
+	if p.Meta != nil {
+		flags |= metaBit
+	}
+	if p.ID != nil {
+		dst = appendChunk(append(dst, flags|idOwn), p.ID)
+	} else {
+		dst = append(dst, flags)
+	}
+	if p.Meta != nil {
+		dst = appendChunk(dst, p.Meta)
+	}
+	return appendChunk(dst, p.Block)
+}
+
+func appendChunk(dst, b []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 
 // entry is an entry as Redis replies it.
@@ -122,6 +165,8 @@ type entry struct {
 	end    sse.End
 	hasID  bool
 	packed bool
+	metas  bool  // some may have one
+	time   int64 // of all frames
 	id     string
 	value  string
 }
@@ -155,6 +200,16 @@ func (e *entry) parseHead(id, field string) (ok bool) {
 		e.first, err = strconv.ParseUint(rest[1:], 10, 64)
 		e.packed = true
 		return err == nil && e.first > 0 && e.first <= e.pos.Seq
+	case rest[0] == '+':
+		count, time, timed := strings.Cut(rest[1:], "@")
+		n, err1 := strconv.ParseUint(count, 10, 64)
+		var err2 error
+		if timed {
+			e.time, err2 = strconv.ParseInt(time, 10, 64)
+		}
+		e.packed, e.metas = true, true
+		e.first = e.pos.Seq - n + 1
+		return err1 == nil && err2 == nil && n > 0 && n <= e.pos.Seq && timed == (e.time != 0)
 	default:
 		return false
 	}
@@ -217,7 +272,7 @@ func (e *entry) unpack(dst []sse.Frame, value []byte, from, to uint64) (_ []sse.
 		b, value = cut(value[used:], int(n))
 		return b
 	}
-	f := sse.Frame{Pos: sse.Pos{Epoch: e.pos.Epoch}}
+	f := sse.Frame{Pos: sse.Pos{Epoch: e.pos.Epoch}, Time: e.time}
 	for seq := e.first; seq <= to; seq++ {
 		if len(value) == 0 {
 			return dst, false
@@ -231,6 +286,12 @@ func (e *entry) unpack(dst []sse.Frame, value []byte, from, to uint64) (_ []sse.
 			f.ID = nil
 		case idOwn:
 			f.ID = next()
+		}
+		if e.metas {
+			f.End &= endBits
+			if f.Meta = nil; flags&metaBit != 0 {
+				f.Meta = next()
+			}
 		}
 		if f.Block = next(); !ok || f.Kind == 0 {
 			return dst, false

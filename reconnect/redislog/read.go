@@ -24,7 +24,8 @@ const (
 // Read implements [reconnect.Log]. A place in the newest owner's part of the
 // log takes one round trip a page; else it asks first who wrote what.
 func (l *Log) Read(ctx context.Context, stream sse.StreamID, after sse.Pos, most int) ([]sse.Frame, error) {
-	r := reader{log: l, key: l.key(stream), next: after.Seq + 1, most: max(1, most)}
+	keys := l.both(stream)
+	r := reader{log: l, key: keys[0], numbering: keys[1], next: after.Seq + 1, most: max(1, most)}
 	err := r.read(ctx, after)
 	switch {
 	case err == reconnect.ErrUnknown:
@@ -39,13 +40,14 @@ func (l *Log) Read(ctx context.Context, stream sse.StreamID, after sse.Pos, most
 
 // reader gathers the frames of one Read.
 type reader struct {
-	log    *Log
-	key    string
-	most   int
-	next   uint64 // the Seq that is wanted next
-	frames []sse.Frame
-	gap    *reconnect.Gap // before the first frame
-	full   bool           // no more: enough, or a hole follows
+	log       *Log
+	key       string
+	numbering string // another key, if it is a topic
+	most      int
+	next      uint64 // the Seq that is wanted next
+	frames    []sse.Frame
+	gap       *reconnect.Gap // before the first frame
+	full      bool           // no more: enough, or a hole follows
 
 	entries, bytes int // read so far
 }
@@ -53,7 +55,7 @@ type reader struct {
 func (r *reader) read(ctx context.Context, after sse.Pos) error {
 	page, asked := r.page(after.Epoch)
 	page.args[3] = "+" // it may go on with another owner
-	calls := []call{page, {script: r.log.tail, key: r.key}}
+	calls := []call{page, {script: r.log.tail, keys: []string{r.key, r.numbering}}}
 	if err := r.log.run(ctx, calls); err != nil {
 		return err
 	}
@@ -75,11 +77,17 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 		return r.term(ctx, newest)
 	}
 
-	calls = []call{{script: r.log.terms, key: r.key}}
+	calls = []call{{script: r.log.terms, keys: []string{r.key}}}
 	if err := r.log.run(ctx, calls); err != nil {
 		return err
 	}
 	end, terms, err := decodeTerms(calls[0].reply)
+	if err == reconnect.ErrUnknown && tail.Kind == 0 {
+		err = nil // a topic without a log, or with none any more
+	}
+	if tail.Kind == 0 && end.Seq < tail.Pos.Seq {
+		end = tail.Pos
+	}
 	if err != nil || end.Seq <= after.Seq {
 		return err
 	}

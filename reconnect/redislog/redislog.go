@@ -5,9 +5,14 @@
 // <epoch>-<seq>: Redis takes it whole or not at all, and only if its id is above
 // the last one, so an owner that was fenced can add nothing. See codec.go.
 //
-// A log is written and read with one key at a time, so it runs on Redis
-// Cluster; what is for several streams goes out as one pipeline, which the
-// client splits by node. Redis 6.2 or newer is needed, or what speaks its
+// A topic has besides that, with the same tag, its numbering in :seq, the ids
+// that it remembers in :once and :once0, and the position that was passed on in
+// :passed. What is published to it becomes one entry as well, numbered by a
+// script. See journal.go and lua/number.lua.
+//
+// A log is written and read with the keys of one tag at a time, so it runs on
+// Redis Cluster; what is for several streams goes out as one pipeline, which
+// the client splits by node. Redis 6.2 or newer is needed, or what speaks its
 // language (Valkey).
 //
 // Limits.Length counts numbers: frames that never came take their places. Logs
@@ -42,12 +47,34 @@ type Log struct {
 	client redis.UniversalClient
 	prefix string
 
+	interest func(sse.StreamID) string // the key with the nodes that follow a stream; nil: none
+	replicas int                       // how many must have what is published
+	patience time.Duration             // how long to wait for them
+
 	append, fence, tail, terms, touch, trim *redis.Script
+	open, publish, since, pass              *redis.Script
 
 	calls sync.WaitGroup // pipelines in flight, also those that outlived their callers
 }
 
-var _ reconnect.Log = (*Log)(nil)
+var _ reconnect.Journal = (*Log)(nil)
+
+// Option is a choice at [New].
+type Option func(*Log)
+
+// WithInterest has Publish tell who follows a topic. key names the sorted set
+// of node ids, by the end of each one's interest in milliseconds of Redis'
+// clock; it must have the hash tag {<stream>}, as redisreg's FollowKey.
+func WithInterest(key func(sse.StreamID) string) Option {
+	return func(l *Log) { l.interest = key }
+}
+
+// WithReplicas has Publish wait until so many replicas have what was published,
+// but no longer than patience (0: a second) or three quarters of what ctx
+// allows.
+func WithReplicas(n int, patience time.Duration) Option {
+	return func(l *Log) { l.replicas, l.patience = n, patience }
+}
 
 var (
 	//go:embed lua/append.lua
@@ -62,21 +89,40 @@ var (
 	touchSrc string
 	//go:embed lua/trim.lua
 	trimSrc string
+
+	//go:embed lua/number.lua
+	numberSrc string // begins those that number
+	//go:embed lua/open.lua
+	openSrc string
+	//go:embed lua/publish.lua
+	publishSrc string
+	//go:embed lua/since.lua
+	sinceSrc string
+	//go:embed lua/pass.lua
+	passSrc string
 )
 
 // New returns the logs that are kept under prefix. The client stays the
 // caller's. Nothing is sent before the first call.
-func New(client redis.UniversalClient, prefix string) *Log {
-	return &Log{
-		client: client,
-		prefix: prefix,
-		append: redis.NewScript(appendSrc),
-		fence:  redis.NewScript(fenceSrc),
-		tail:   redis.NewScript(tailSrc),
-		terms:  redis.NewScript(termsSrc),
-		touch:  redis.NewScript(touchSrc),
-		trim:   redis.NewScript(trimSrc),
+func New(client redis.UniversalClient, prefix string, options ...Option) *Log {
+	l := &Log{
+		client:  client,
+		prefix:  prefix,
+		append:  redis.NewScript(appendSrc),
+		fence:   redis.NewScript(fenceSrc),
+		tail:    redis.NewScript(tailSrc),
+		terms:   redis.NewScript(termsSrc),
+		touch:   redis.NewScript(touchSrc),
+		trim:    redis.NewScript(trimSrc),
+		open:    redis.NewScript(numberSrc + openSrc),
+		publish: redis.NewScript(numberSrc + publishSrc),
+		since:   redis.NewScript(sinceSrc),
+		pass:    redis.NewScript(passSrc),
 	}
+	for _, o := range options {
+		o(l)
+	}
+	return l
 }
 
 // Close waits for what outlived the context of its call, because the client
@@ -87,32 +133,47 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// key is the name of a stream's log. The braces make Redis Cluster keep all
-// keys of one stream together.
-func (l *Log) key(stream sse.StreamID) string {
+// tag is what the names of all keys of one stream begin with. The braces make
+// Redis Cluster keep them together.
+func (l *Log) tag(stream sse.StreamID) string {
 	b := make([]byte, 0, 64)
 	b = append(append(b, l.prefix...), ":{"...)
 	b = base64.RawURLEncoding.AppendEncode(b, stream[:])
-	return string(append(b, "}:log"...))
+	return string(append(b, "}:"...))
+}
+
+func (l *Log) key(stream sse.StreamID) string       { return l.tag(stream) + "log" }
+func (l *Log) numbering(stream sse.StreamID) string { return l.tag(stream) + "seq" }
+
+// both are the keys of what may be a topic.
+func (l *Log) both(stream sse.StreamID) []string {
+	tag := l.tag(stream)
+	return []string{tag + "log", tag + "seq"}
 }
 
 // call is one command of a pipeline: a script run for one log, or, without a
 // script, whatever args say.
 type call struct {
 	script *redis.Script
-	key    string
+	keys   []string // the first names the log in errors
 	args   []any
+	once   bool       // not to be sent again by the client
 	reply  *redis.Cmd // set by run
+	after  error      // what is wrong although the reply is well
 }
 
 func (c *call) queue(ctx context.Context, pipe redis.Pipeliner, whole bool) {
+	var to redis.Scripter = pipe
+	if c.once {
+		to = careful{pipe}
+	}
 	switch {
 	case c.script == nil:
 		c.reply = pipe.Do(ctx, c.args...)
 	case whole:
-		c.reply = c.script.Eval(ctx, pipe, []string{c.key}, c.args...)
+		c.reply = c.script.Eval(ctx, to, c.keys, c.args...)
 	default:
-		c.reply = c.script.EvalSha(ctx, pipe, []string{c.key}, c.args...)
+		c.reply = c.script.EvalSha(ctx, to, c.keys, c.args...)
 	}
 }
 
@@ -129,7 +190,7 @@ func (l *Log) run(ctx context.Context, calls []call) error {
 	}
 	pipe = l.client.Pipeline()
 	for i := range calls {
-		if redis.HasErrorPrefix(calls[i].reply.Err(), "NOSCRIPT") {
+		if calls[i].unknown() {
 			calls[i].queue(ctx, pipe, true)
 		}
 	}
@@ -138,6 +199,9 @@ func (l *Log) run(ctx context.Context, calls []call) error {
 	}
 	return l.exec(ctx, pipe)
 }
+
+// unknown reports whether Redis did not know the script.
+func (c *call) unknown() bool { return redis.HasErrorPrefix(c.reply.Err(), "NOSCRIPT") }
 
 // exec sends a pipeline and waits for its replies, but no longer than ctx. The
 // client itself minds a deadline only if it was told to, and a cancel never.
@@ -171,6 +235,8 @@ func failure(err error) error {
 		return reconnect.ErrUnknown
 	case strings.Contains(err.Error(), "WRONGTYPE"): // a script may put words before it
 		return fmt.Errorf("%w: %w", reconnect.ErrBroken, err)
+	case redis.HasErrorPrefix(err, "BROKEN"): // what our scripts say
+		return fmt.Errorf("%w: %w", reconnect.ErrBroken, err)
 	}
 	return err
 }
@@ -188,7 +254,7 @@ func millis(ttl time.Duration) string {
 func (l *Log) Tails(ctx context.Context, streams []sse.StreamID) ([]reconnect.Tail, error) {
 	calls := make([]call, len(streams))
 	for i, id := range streams {
-		calls[i] = call{script: l.tail, key: l.key(id)}
+		calls[i] = call{script: l.tail, keys: l.both(id)}
 	}
 	tails := make([]reconnect.Tail, len(streams))
 	if len(calls) == 0 {
@@ -203,7 +269,7 @@ func (l *Log) Tails(ctx context.Context, streams []sse.StreamID) ([]reconnect.Ta
 		case err == nil:
 			tails[i] = tail
 		case !errors.Is(err, reconnect.ErrUnknown):
-			return nil, fmt.Errorf("redislog: tails: %s: %w", calls[i].key, err)
+			return nil, fmt.Errorf("redislog: tails: %s: %w", calls[i].keys[0], err)
 		}
 	}
 	return tails, nil
@@ -213,7 +279,7 @@ func (l *Log) Tails(ctx context.Context, streams []sse.StreamID) ([]reconnect.Ta
 func (l *Log) Touch(ctx context.Context, streams []sse.StreamID, ttl time.Duration) error {
 	calls := make([]call, len(streams))
 	for i, id := range streams {
-		calls[i] = call{script: l.touch, key: l.key(id), args: []any{millis(ttl)}}
+		calls[i] = call{script: l.touch, keys: l.both(id), args: []any{millis(ttl), millis(reconnect.NumberingTTL(ttl))}}
 	}
 	if len(calls) == 0 {
 		return nil

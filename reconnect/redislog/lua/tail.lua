@@ -1,7 +1,15 @@
 -- Returns where the log ends: the id and the field of its last entry, but not
--- the value, which may be big. Of a log that was trimmed empty only the id.
--- KEYS: the log.
+-- the value, which may be big. Of a log that was trimmed empty only the id, and
+-- of a topic whose numbering is further than its log only that.
+-- KEYS: the log, the numbering (if it may be a topic).
 local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local numbered = KEYS[2] and redis.call('HMGET', KEYS[2], 'e', 's')
+if numbered and numbered[1] and numbered[2] then
+  local id = numbered[1] .. '-' .. numbered[2]
+  if not entry or entry[1] ~= id and tonumber(string.match(entry[1], '%d+$')) < (tonumber(numbered[2]) or 0) then
+    return {id}
+  end
+end
 if entry then
   return {entry[1], entry[2][1]}
 end

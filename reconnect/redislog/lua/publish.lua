@@ -1,0 +1,132 @@
+-- Numbers posts and adds them to a topic's log; all or none.
+-- KEYS: the numbering, the log; if there is a Once, the ids of late and those
+-- from before; who follows, if anybody keeps that. ARGV: Limits.Length or 0; TTL of the log and
+-- of the numbering in ms or 0; the longest Once in ms or 0; then for each entry
+-- the number of its frames and its value, and if there is a Once, for each
+-- frame its size in the value, its Once or 0, and its id.
+-- Returns the epoch, the last Seq, the time, who follows, and for each post
+-- that was there already which it is (from 1) and its position.
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'none' and kind ~= 'stream' then
+  return redis.error_reply('WRONGTYPE of log')
+end
+local followers = {}
+local epoch, last, time, now, fields = number(KEYS[1], KEYS[2], 0)
+if not epoch then
+  return redis.error_reply('BROKEN numbering')
+end
+local once = tonumber(ARGV[4])
+local follow = KEYS[once > 0 and 5 or 3]
+if follow then
+  followers = redis.call('ZRANGEBYSCORE', follow, '(' .. integer(now), '+inf')
+end
+if kind == 'none' and last > epoch * 1000 then
+  fields[#fields + 1] = 'b'
+  fields[#fields + 1] = integer(last)
+  fields[#fields + 1] = 'bt'
+  fields[#fields + 1] = integer(time)
+end
+local before = last
+time = math.max(time, now)
+
+local width = once
+if once > 0 then
+  -- Ids are kept in two generations, each as long as the longest Once. So two
+  -- keys are enough, and what is old goes all at once.
+  local gen = redis.call('HMGET', KEYS[3], 's', 'w')
+  local start = tonumber(gen[1])
+  width = math.max(once, tonumber(gen[2]) or 0)
+  if start and (time - start >= width) then
+    redis.call('UNLINK', KEYS[4])
+    redis.call('RENAME', KEYS[3], KEYS[4])
+    start = nil
+  end
+  if not start then
+    redis.call('HSET', KEYS[3], 's', integer(time), 'w', integer(width))
+  elseif gen[2] ~= integer(width) then
+    redis.call('HSET', KEYS[3], 'w', integer(width))
+  end
+end
+
+local dups = {}
+local here = {} -- ids of this call
+local post = 0
+local arg = 5
+while arg <= #ARGV do
+  local n, value = tonumber(ARGV[arg]), ARGV[arg + 1]
+  arg = arg + 2
+  if once > 0 then
+    local ids = {}
+    for i = 1, n do
+      ids[i] = 'i' .. ARGV[arg + 3 * i - 1]
+    end
+    local late = redis.call('HMGET', KEYS[3], unpack(ids))
+    local old = redis.call('HMGET', KEYS[4], unpack(ids))
+    local kept, new = {}, {} -- ranges of the value; ids with positions
+    local at, from, left = 1, 1, 0
+    for i = 1, n do
+      local size, span = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
+      arg = arg + 3
+      post = post + 1
+      local was = span > 0 and (here[ids[i]] or late[i] or old[i])
+      local pos, taken
+      if was then
+        pos, taken = string.match(was, '^(%d+%-%d+) (%d+)$')
+      end
+      if pos and time - taken < span then
+        dups[#dups + 1] = post
+        dups[#dups + 1] = pos
+        kept[#kept + 1] = string.sub(value, from, at - 1)
+        from = at + size
+      else
+        left = left + 1
+        if span > 0 then
+          here[ids[i]] = integer(epoch) .. '-' .. integer(last + left) .. ' ' .. integer(time)
+          new[#new + 1] = ids[i]
+          new[#new + 1] = here[ids[i]]
+        end
+      end
+      at = at + size
+    end
+    if left < n then
+      kept[#kept + 1] = string.sub(value, from)
+      n, value = left, table.concat(kept)
+    end
+    if #new > 0 then
+      redis.call('HSET', KEYS[3], unpack(new))
+    end
+  end
+  if n > 0 then
+    last = last + n
+    local done = redis.pcall('XADD', KEYS[2], integer(epoch) .. '-' .. integer(last),
+      '1e0+' .. n .. '@' .. integer(time), value)
+    if type(done) == 'table' and done.err then
+      if string.find(done.err, 'equal or smaller', 1, true) then
+        return redis.error_reply('BROKEN numbering, the log is further')
+      end
+      return done
+    end
+  end
+end
+
+if once > 0 then
+  redis.call('PEXPIRE', KEYS[3], integer(width))
+end
+if last > before then
+  fields[#fields + 1] = 's'
+  fields[#fields + 1] = integer(last)
+  fields[#fields + 1] = 't'
+  fields[#fields + 1] = integer(time)
+  local length = tonumber(ARGV[1])
+  local step = math.max(1, math.floor(length / 8))
+  local origin = epoch * 1000
+  if length > 0 and last - origin > length and math.floor((before - origin) / step) ~= math.floor((last - origin) / step) then
+    redis.call('XTRIM', KEYS[2], 'MINID', '~', integer(epoch) .. '-' .. integer(last - length + 1))
+  end
+  expire(KEYS[2], ARGV[2])
+end
+if #fields > 0 then
+  redis.call('HSET', KEYS[1], unpack(fields))
+end
+expire(KEYS[1], ARGV[3])
+return {epoch, last, time, followers, dups}

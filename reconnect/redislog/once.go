@@ -1,0 +1,133 @@
+package redislog
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"ssegate/reconnect"
+)
+
+// careful is a pipeline whose scripts the client does not send a second time by
+// itself when it does not know what became of the first.
+type careful struct{ redis.Pipeliner }
+
+// Eval is what [redis.Script] calls.
+func (p careful) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return p.send(ctx, "eval", script, keys, args)
+}
+
+// EvalSha is what [redis.Script] calls.
+func (p careful) EvalSha(ctx context.Context, hash string, keys []string, args ...any) *redis.Cmd {
+	return p.send(ctx, "evalsha", hash, keys, args)
+}
+
+func (p careful) send(ctx context.Context, name, script string, keys []string, args []any) *redis.Cmd {
+	all := append(make([]any, 0, 3+len(keys)+len(args)), name, script, len(keys))
+	for _, key := range keys {
+		all = append(all, key)
+	}
+	cmd := redis.NewCmd(ctx, append(all, args...)...)
+	_ = p.Process(ctx, onceCmd{cmd}) // only queued
+	return cmd
+}
+
+// onceCmd is a command that the client sends once.
+type onceCmd struct{ *redis.Cmd }
+
+// NoRetry is the client's question.
+func (onceCmd) NoRetry() bool { return true }
+
+// runReplicated is run, and waits until enough replicas have what was written;
+// where they do not, after says so. WAIT is about the connection that it
+// is sent on, so on Redis Cluster each master has a pipeline of its own.
+func (l *Log) runReplicated(ctx context.Context, calls []call) error {
+	groups, err := l.byMaster(ctx, calls)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(groups))
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for client, group := range groups {
+		wg.Go(func() {
+			err := l.runAndWait(ctx, client, group, false)
+			var again []*call
+			if err == nil {
+				for _, c := range group {
+					if c.unknown() {
+						again = append(again, c)
+					}
+				}
+			}
+			if len(again) > 0 {
+				err = l.runAndWait(ctx, client, again, true)
+			}
+			if err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(errs) > 0 {
+		return errs[0]
+	}
+	return nil
+}
+
+type pipelines interface{ Pipeline() redis.Pipeliner }
+
+// byMaster sorts calls by who holds their keys.
+func (l *Log) byMaster(ctx context.Context, calls []call) (map[pipelines][]*call, error) {
+	groups := map[pipelines][]*call{}
+	cluster, is := l.client.(*redis.ClusterClient)
+	for i := range calls {
+		c := &calls[i]
+		var to pipelines = l.client
+		if is {
+			master, err := cluster.MasterForKey(ctx, c.keys[0])
+			if err != nil {
+				return nil, err
+			}
+			to = master
+		}
+		groups[to] = append(groups[to], c)
+	}
+	return groups, nil
+}
+
+func (l *Log) runAndWait(ctx context.Context, client pipelines, calls []*call, whole bool) error {
+	pipe := client.Pipeline()
+	for _, c := range calls {
+		c.queue(ctx, pipe, whole)
+	}
+	patience := l.patience
+	if patience <= 0 {
+		patience = time.Second
+	}
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(end)*3/4)
+	}
+	wait := redis.NewCmd(ctx, "wait", l.replicas, max(1, patience.Milliseconds()))
+	_ = pipe.Process(ctx, onceCmd{wait}) // only queued
+	if err := l.exec(ctx, pipe); err != nil {
+		return err
+	}
+	have, err := wait.Int()
+	if err == nil && have >= l.replicas {
+		return nil
+	}
+	short := fmt.Errorf("%w: %d of %d", reconnect.ErrReplicas, have, l.replicas)
+	if err != nil {
+		short = fmt.Errorf("%w: %w", reconnect.ErrReplicas, err)
+	}
+	for _, c := range calls {
+		c.after = short
+	}
+	return nil
+}
