@@ -158,5 +158,15 @@ func (in *input) uvarint() uint64 {
 	return v
 }
 
+func (in *input) varint() int64 {
+	v, n := binary.Varint(in.b)
+	if n <= 0 {
+		in.b, in.bad = nil, true
+		return 0
+	}
+	in.b = in.b[n:]
+	return v
+}
+
 // chunk returns a length and that many bytes.
 func (in *input) chunk() []byte { return in.take(in.uvarint()) }

@@ -118,6 +118,19 @@ func someFrames() []sse.Frame {
 		{Pos: sse.Pos{Epoch: 1795000000001, Seq: 5}, Kind: sse.KindFence},
 		{Pos: sse.Pos{Epoch: math.MaxUint64, Seq: math.MaxUint64}, Kind: sse.KindEnd, End: sse.EndFinished, ID: []byte("z")},
 		event(0, 0, "z", "\n"),
+		topic(1795000000000, "m1", nil),
+		topic(1795000000000, "m2", []byte("for some")),
+		topic(1794999999999, "m3", []byte{}),
+		topic(math.MinInt64, "", nil),
+		topic(math.MaxInt64, "", []byte("x")),
+		event(1795000000000, 9, "", "data: no topic's\n\n"),
+	}
+}
+
+func topic(time int64, id string, meta []byte) sse.Frame {
+	return sse.Frame{
+		Pos: sse.Pos{Epoch: 1795000000000, Seq: 1795000000000_001}, Kind: sse.KindEvent,
+		ID: []byte(id), Time: time, Meta: meta, Block: []byte("data: t\n\n"),
 	}
 }
 
@@ -147,6 +160,12 @@ func TestFramesAreSmall(t *testing.T) {
 	head := len(AppendFrames(nil, frames[:1])) - len(frames[0].Block)
 	if got, want := len(AppendFrames(nil, frames)), head+63*3+64*200; got != want {
 		t.Fatalf("%d bytes, want %d", got, want)
+	}
+	for i := range frames {
+		frames[i].Time = 1795000000000
+	}
+	if got, want := len(AppendFrames(nil, frames)), head+6+63*3+64*200; got != want {
+		t.Fatalf("%d bytes with a time, want %d", got, want)
 	}
 }
 
@@ -181,7 +200,8 @@ func TestGarbledFrames(t *testing.T) {
 	}
 	f("more behind", append(slices.Clone(whole), 0))
 	f("more than can be there", []byte{0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0})
-	f("unknown flags", []byte{1, 0x80, 0})
+	f("a meta that is not there", []byte{1, 0x80, 5, 0})
+	f("a time without end", append([]byte{1, 0x40}, bytes.Repeat([]byte{0xff}, 20)...))
 }
 
 // allocated returns the bytes that f allocates.
@@ -193,9 +213,9 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// A message or a frame in memory takes some 80 bytes, on the wire at least two
-// or three, and a growing slice is copied a few times.
-const justified = 256
+// A message or a frame in memory takes some 80 to 110 bytes, on the wire at
+// least two or three, and a growing slice is copied a few times.
+const justified = 384
 
 func FuzzDecodeMessages(f *testing.F) {
 	f.Add([]byte{})

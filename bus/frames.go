@@ -15,6 +15,8 @@ import (
 //	[epoch] number, unless that of the frame before
 //	[seq]   number, unless one more than that of the frame before
 //	[id]    length and bytes, unless nil or that of the frame before
+//	[time]  signed number, how much later than the frame before, unless 0
+//	[meta]  length and bytes, unless nil
 //	block   length and bytes
 //
 // The frame before the first is the zero frame. So a run of a stream's events
@@ -27,8 +29,8 @@ const (
 	frameSeq                // a seq follows
 	frameID                 // an id follows
 	frameSameID             // the id is that of the frame before
-
-	frameFlags = frameKind | frameEnd | frameEpoch | frameSeq | frameID | frameSameID
+	frameTime               // a time follows
+	frameMeta               // a meta follows
 )
 
 const (
@@ -62,6 +64,12 @@ func AppendFrames(dst []byte, frames []sse.Frame) []byte {
 		default:
 			flags |= frameID
 		}
+		if f.Time != last.Time {
+			flags |= frameTime
+		}
+		if f.Meta != nil {
+			flags |= frameMeta
+		}
 		dst = append(dst, flags)
 		if flags&frameKind != 0 {
 			dst = append(dst, byte(f.Kind))
@@ -79,6 +87,13 @@ func AppendFrames(dst []byte, frames []sse.Frame) []byte {
 			dst = binary.AppendUvarint(dst, uint64(len(f.ID)))
 			dst = append(dst, f.ID...)
 		}
+		if flags&frameTime != 0 {
+			dst = binary.AppendVarint(dst, f.Time-last.Time)
+		}
+		if flags&frameMeta != 0 {
+			dst = binary.AppendUvarint(dst, uint64(len(f.Meta)))
+			dst = append(dst, f.Meta...)
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(f.Block)))
 		dst = append(dst, f.Block...)
 		last = f
@@ -86,8 +101,8 @@ func AppendFrames(dst []byte, frames []sse.Frame) []byte {
 	return dst
 }
 
-// DecodeFrames reads what AppendFrames wrote, the whole of b. IDs and Blocks
-// share b's bytes; an empty Block is nil, an empty ID is not. The error is
+// DecodeFrames reads what AppendFrames wrote, the whole of b. IDs, Metas and
+// Blocks share b's bytes; an empty Block is nil, an empty ID or Meta is not. The error is
 // ErrGarbled; no frame is returned with it.
 func DecodeFrames(b []byte) ([]sse.Frame, error) {
 	in := input{b: b}
@@ -104,7 +119,7 @@ func DecodeFrames(b []byte) ([]sse.Frame, error) {
 	var last sse.Frame
 	for i := range n {
 		flags := in.byte()
-		f := sse.Frame{Kind: sse.KindEvent, Pos: sse.Pos{Epoch: last.Pos.Epoch, Seq: last.Pos.Seq + 1}}
+		f := sse.Frame{Kind: sse.KindEvent, Pos: sse.Pos{Epoch: last.Pos.Epoch, Seq: last.Pos.Seq + 1}, Time: last.Time}
 		if flags&frameKind != 0 {
 			f.Kind = sse.Kind(in.byte())
 		}
@@ -125,8 +140,16 @@ func DecodeFrames(b []byte) ([]sse.Frame, error) {
 		if flags&frameSameID != 0 {
 			f.ID = last.ID
 		}
+		if flags&frameTime != 0 {
+			f.Time += in.varint()
+		}
+		if flags&frameMeta != 0 {
+			if f.Meta = in.chunk(); f.Meta == nil {
+				f.Meta = []byte{}
+			}
+		}
 		f.Block = in.chunk()
-		if in.bad || flags&^frameFlags != 0 {
+		if in.bad {
 			return nil, fmt.Errorf("%w: frame %d of %d", ErrGarbled, i, n)
 		}
 		frames = append(frames, f)

@@ -14,7 +14,7 @@ const (
 	frameCost = int64(unsafe.Sizeof(sse.Frame{}))
 )
 
-func cost(f *sse.Frame) int64 { return frameCost + int64(len(f.ID)+len(f.Block)) }
+func cost(f *sse.Frame) int64 { return frameCost + int64(len(f.ID)+len(f.Block)+len(f.Meta)) }
 
 // Reason says why a Memory dropped frames; used as a metric label.
 type Reason uint8
@@ -29,11 +29,14 @@ const (
 	// ReasonLive: the room was wanted, and nothing that had ended was left.
 	// The log goes on and knows its tail, but no longer those frames.
 	ReasonLive
+	// ReasonIdle: the room was wanted, and no log had frames any more. A topic
+	// lost its numbering, and the ids that it remembered.
+	ReasonIdle
 
 	reasons = iota
 )
 
-var reasonNames = [reasons]string{"length", "ttl", "memory_ended", "memory_live"}
+var reasonNames = [reasons]string{"length", "ttl", "memory_ended", "memory_live", "memory_idle"}
 
 func (r Reason) String() string { return reasonNames[r] }
 
@@ -74,6 +77,9 @@ func (m *Memory) shift(l *memLog, why Reason, keep int, room int64) {
 	var size int64
 	var n int
 	for ; l.frames.n > keep && size < room; n++ {
+		if l.topic != nil {
+			l.topic.lost(l.frames.first())
+		}
 		size += l.frames.shift()
 	}
 	if n > 0 {
@@ -83,12 +89,12 @@ func (m *Memory) shift(l *memLog, why Reason, keep int, room int64) {
 }
 
 // order is the order in which logs give way: those that have ended, by when
-// they did, then the live ones by their last Append. A live log that was
-// appended to stays where it is; it is moved when its turn has come, so that
-// Append need not come here.
+// they did, then the live ones by their last Append, then topics without
+// frames. A live log that was appended to stays where it is; it is moved when
+// its turn has come, so that Append need not come here.
 type order struct {
-	mu          sync.Mutex
-	ended, live queue
+	mu                sync.Mutex
+	ended, live, idle queue
 }
 
 // queue is a list of logs, the next to go first.
@@ -140,11 +146,14 @@ func (m *Memory) requeue(l *memLog) {
 		return
 	}
 	q := &m.order.live
-	if l.tail.Kind == sse.KindEnd {
+	switch {
+	case l.tail.Kind == sse.KindEnd:
 		q = &m.order.ended
+	case l.topic != nil && l.frames.n == 0:
+		q = &m.order.idle
 	}
 	q.push(l)
-	l.queued, l.since = true, l.touched
+	l.queued, l.since = q != &m.order.idle, l.touched
 }
 
 // evict makes room: a little more than is wanted, so that not every Append
@@ -162,19 +171,29 @@ func (m *Memory) evict() {
 		}
 		l := m.order.live.first
 		if l == nil {
+			l = m.order.idle.first
+		}
+		if l == nil {
 			return
 		}
 		l.mu.Lock()
-		if l.touched > l.since {
+		if q := l.in; l.touched > l.since {
 			since := l.touched
 			l.unlink()
-			m.order.live.push(l)
+			q.push(l)
 			l.since = since
+		} else if q == &m.order.idle {
+			m.drop(l, ReasonIdle)
 		} else {
 			m.shift(l, ReasonLive, 0, m.bytes.Load()-goal)
 			if l.frames.n == 0 {
 				l.unlink() // nothing to be had until it is appended to
 				l.queued = false
+				if l.topic != nil {
+					m.forget(l, m.now().UnixMilli())
+					m.order.idle.push(l)
+					l.since = l.touched
+				}
 			}
 		}
 		l.mu.Unlock()
@@ -204,14 +223,19 @@ func (m *Memory) drop(l *memLog, why Reason) {
 	m.drops[why].frames.Add(uint64(l.frames.n))
 	m.account(l, -l.frames.n, -l.bytes)
 	m.logs.Add(-1)
+	if l.topic != nil {
+		m.raise(l.tail.Pos)
+		l.topic = nil
+	}
 	l.frames = frames{}
 	l.gone = true
 	l.unlink()
 }
 
 // Sweep frees the logs that are past their TTL, in time that grows with the
-// number of logs, and returns how many they were. It may run beside all else;
-// the owner of m calls it now and then.
+// number of logs, and returns how many they were, not counting topics that live
+// on without their frames. It may run beside all else; the owner of m calls it
+// now and then.
 func (m *Memory) Sweep() (swept int) {
 	now := m.now().UnixNano()
 	var old []*memLog
@@ -220,7 +244,7 @@ func (m *Memory) Sweep() (swept int) {
 		old = old[:0]
 		s.mu.RLock()
 		for _, l := range s.logs {
-			if l.expired(now) {
+			if at := l.stale.Load(); l.expired(now) || at != 0 && at <= now {
 				old = append(old, l)
 			}
 		}
@@ -228,7 +252,11 @@ func (m *Memory) Sweep() (swept int) {
 		for _, l := range old {
 			if m.expire(l, now) {
 				swept++
+				continue
 			}
+			l.mu.Lock()
+			m.refresh(l, now)
+			l.mu.Unlock()
 		}
 	}
 	return swept

@@ -72,6 +72,9 @@ func (q *frames) pop() int64 {
 	return freed
 }
 
+// first is the first frame; there must be one.
+func (q *frames) first() *sse.Frame { return &q.chunks[0][q.head] }
+
 // last is the last frame, or nil.
 func (q *frames) last() *sse.Frame {
 	if q.n == 0 {
@@ -84,23 +87,42 @@ func (q *frames) last() *sse.Frame {
 // from yields the frames from the first one whose Seq is seq or above.
 func (q *frames) from(seq uint64) func(yield func(*sse.Frame) bool) {
 	return func(yield func(*sse.Frame) bool) {
-		at := sort.Search(len(q.chunks), func(i int) bool {
+		i, j := q.search(func(f *sse.Frame) bool { return f.Pos.Seq >= seq })
+		for ; i < len(q.chunks); i, j = i+1, 0 {
 			c := q.chunks[i]
-			return c[len(c)-1].Pos.Seq >= seq
-		})
-		for i := at; i < len(q.chunks); i++ {
-			c := q.chunks[i]
-			if i == 0 {
-				c = c[q.head:]
-			}
-			if i == at {
-				c = c[sort.Search(len(c), func(i int) bool { return c[i].Pos.Seq >= seq }):]
-			}
-			for j := range c {
+			for ; j < len(c); j++ {
 				if !yield(&c[j]) {
 					return
 				}
 			}
+		}
+	}
+}
+
+// search finds the chunk and the place in it of the first frame that is true
+// for, as it is for all behind it; the chunk is len(q.chunks) if there is none.
+func (q *frames) search(is func(*sse.Frame) bool) (chunk, at int) {
+	chunk = sort.Search(len(q.chunks), func(i int) bool {
+		c := q.chunks[i]
+		return is(&c[len(c)-1])
+	})
+	if chunk == len(q.chunks) {
+		return chunk, 0
+	}
+	c, head := q.chunks[chunk], 0
+	if chunk == 0 {
+		head = q.head
+	}
+	return chunk, head + sort.Search(len(c)-head, func(i int) bool { return is(&c[head+i]) })
+}
+
+// back is the frame that n-1 frames follow; 0 < n <= q.n.
+func (q *frames) back(n int) *sse.Frame {
+	for i := len(q.chunks) - 1; ; i-- {
+		if c := q.chunks[i]; n <= len(c) {
+			return &c[len(c)-n]
+		} else {
+			n -= len(c)
 		}
 	}
 }

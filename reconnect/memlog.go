@@ -18,9 +18,12 @@ type MemoryConfig struct {
 	MaxBytes int64
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Followers tells Publish which nodes follow each stream; nil means
+	// nobody. It is called with no lock held.
+	Followers func(streams []sse.StreamID) [][]string
 }
 
-// Memory is the Log of one process: of a node that stands alone, or of several
+// Memory is the Journal of one process: of a node that stands alone, or of several
 // that run side by side in a test. It keeps the frames that it is given, not
 // copies of them. It starts no goroutine: a log past its TTL is unknown at
 // once, and its memory is freed by whoever asks for it next, by Sweep, or when
@@ -38,9 +41,12 @@ type Memory struct {
 	frames atomic.Int64
 	logs   atomic.Int64
 	drops  [reasons]drops
+	floor  atomic.Uint64 // epochs of topics begin here, or later
+
+	followers func([]sse.StreamID) [][]string
 }
 
-var _ Log = (*Memory)(nil)
+var _ Journal = (*Memory)(nil)
 
 // shard is a part of the logs, by the first byte of their random ids.
 type shard struct {
@@ -54,6 +60,7 @@ type shard struct {
 type memLog struct {
 	id      sse.StreamID
 	expires atomic.Int64 // Unix nanoseconds; 0 means never
+	stale   atomic.Int64 // the same of a topic's frames, which end before the log
 
 	mu      sync.Mutex
 	gone    bool // no longer in its shard
@@ -61,14 +68,15 @@ type memLog struct {
 	tail    Tail // zero before the first Append
 	frames  frames
 	bytes   int64
-	touched int64 // the last Append, Unix nanoseconds
+	touched int64  // the last Append, Unix nanoseconds
+	topic   *topic // nil if it is none
 
 	link // guarded by order.mu
 }
 
 // NewMemory returns an empty log.
 func NewMemory(cfg MemoryConfig) *Memory {
-	m := &Memory{now: cfg.Now, max: cfg.MaxBytes}
+	m := &Memory{now: cfg.Now, max: cfg.MaxBytes, followers: cfg.Followers}
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -111,6 +119,17 @@ func (m *Memory) create(id sse.StreamID, now int64) *memLog {
 	return l
 }
 
+// locked returns the log of id, a new one if need be, locked.
+func (m *Memory) locked(id sse.StreamID, now int64) *memLog {
+	l := m.create(id, now)
+	for l.mu.Lock(); l.gone; l.mu.Lock() {
+		l.mu.Unlock()
+		l = m.create(id, now)
+	}
+	m.refresh(l, now)
+	return l
+}
+
 func (l *memLog) expired(now int64) bool {
 	at := l.expires.Load()
 	return at != 0 && at <= now
@@ -143,11 +162,7 @@ func (m *Memory) append(b *Batch, now int64) error {
 	if err := b.Check(); err != nil || len(b.Frames) == 0 {
 		return err
 	}
-	l := m.create(b.Stream, now)
-	for l.mu.Lock(); l.gone; l.mu.Lock() {
-		l.mu.Unlock()
-		l = m.create(b.Stream, now)
-	}
+	l := m.locked(b.Stream, now)
 	add, first := b.Frames, b.Frames[0].Pos
 	switch {
 	case first.Epoch < l.tail.Pos.Epoch:
@@ -246,6 +261,7 @@ func (m *Memory) open(stream sse.StreamID, now int64) *memLog {
 		l.mu.Unlock()
 		return nil
 	}
+	m.refresh(l, now)
 	return l
 }
 
@@ -317,16 +333,26 @@ func (m *Memory) Touch(ctx context.Context, streams []sse.StreamID, ttl time.Dur
 		return err
 	}
 	now := m.now().UnixNano()
-	until := deadline(now, ttl)
+	until, numbering := deadline(now, ttl), deadline(now, NumberingTTL(ttl))
 	for _, id := range streams {
 		l := m.open(id, now)
 		if l == nil {
 			continue
 		}
-		if was := l.expires.Load(); was != 0 && (until == 0 || until > was) {
-			l.expires.Store(until)
+		if l.topic != nil {
+			putOff(&l.stale, until)
+			putOff(&l.expires, numbering)
+		} else {
+			putOff(&l.expires, until)
 		}
 		l.mu.Unlock()
 	}
 	return nil
+}
+
+// putOff moves an end to a later time.
+func putOff(end *atomic.Int64, until int64) {
+	if was := end.Load(); was != 0 && (until == 0 || until > was) {
+		end.Store(until)
+	}
 }
