@@ -47,8 +47,11 @@ func (st *streams) control(x *exchange) (answered bool) {
 		st.preflight(x, rec)
 		return true
 	}
+	if st.p.recognise(x) {
+		return true
+	}
 	a := st.ask(x)
-	if !samePrincipal(rec.Principal, a.who) {
+	if !st.owns(x, a, rec.Principal) {
 		st.p.fail(x, 403, "not_yours", "this stream was started by somebody else")
 		return true
 	}

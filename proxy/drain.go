@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"ssegate/cluster"
-	"ssegate/hub"
 	"ssegate/reconnect"
 )
 
@@ -22,7 +21,7 @@ func (st *streams) drain(ctx context.Context, move bool) {
 	for ctx.Err() == nil {
 		moved := 0
 		if move {
-			for _, f := range st.movable(batch) {
+			for _, f := range st.movable(max(batch, st.due(ctx))) {
 				c := f.Tag().(*client)
 				f.Kick(cluster.ReasonMoved, bye(c.retry), false)
 				moved++
@@ -33,8 +32,9 @@ func (st *streams) drain(ctx context.Context, move bool) {
 			return
 		}
 		before := st.node.Landed()
-		pause(ctx, 100*time.Millisecond)
+		pause(ctx, drainPause)
 		// A moved client shows up as a node that follows one of our streams.
+		// One that follows topics does not; see due.
 		switch landed := int(st.node.Landed() - before); {
 		case moved > 0 && 2*landed >= moved:
 			batch = min(2*batch, 4096)
@@ -42,6 +42,30 @@ func (st *streams) drain(ctx context.Context, move bool) {
 			batch = max(batch/2, 16)
 		}
 	}
+}
+
+// drainPause is how long one batch has to land before the next one goes.
+const drainPause = 100 * time.Millisecond
+
+// due is how many must be moved now so that all are by two thirds of the time
+// that is left, whatever is heard of those who were moved.
+func (st *streams) due(ctx context.Context) int {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	left := 0
+	for _, f := range st.held {
+		if f != nil {
+			if c := f.Tag().(*client); c.resumable && !c.moved {
+				left++
+			}
+		}
+	}
+	turns := max(1, int(time.Until(end)*2/3/drainPause))
+	return (left + turns - 1) / turns
 }
 
 // bye is the bare line with which a client is told when to come back.
@@ -53,10 +77,10 @@ func bye(retry time.Duration) []byte {
 	return append(b, '\n')
 }
 
-func (st *streams) movable(most int) []*hub.Follower {
+func (st *streams) movable(most int) []held {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	var out []*hub.Follower
+	var out []held
 	for _, f := range st.held {
 		if f == nil {
 			continue

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/valyala/fasthttp"
+
+	"ssegate/auth"
 )
 
 // field is one header line.
@@ -51,6 +53,9 @@ type exchange struct {
 	wrote    bool       // a final answer was begun
 	interims int        // 1xx answers passed on
 	broken   bool       // the answer cannot be ended cleanly: cut the connection
+
+	identity *auth.Identity // who sends it, verified; nil: nobody in particular
+	ours     []field        // what every answer of our own says beside the rest, on our own paths
 
 	streamPart
 

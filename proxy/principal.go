@@ -7,10 +7,27 @@ import (
 	"strings"
 )
 
-// principal is who a request comes from, as far as it can be proved: a hash of
-// Authorization and X-Api-Key, else of the cookies that the route names, else
-// nil for nobody in particular. An unverified claim is nobody's name.
+// principal is who a request comes from, as far as it can be proved: whom its
+// token names, where that was verified; else what bearer says.
 func principal(x *exchange) []byte {
+	if name := x.identity.Principal(); name != "" {
+		return subject(name)
+	}
+	return bearer(x)
+}
+
+// subject is the principal of a verified name.
+func subject(name string) []byte {
+	sum := newSum("subject")
+	sum.add([]byte(name))
+	return sum.done()
+}
+
+// bearer is who a request comes from, as far as that shows in what it bears: a
+// hash of Authorization and X-Api-Key, else of the cookies that the route
+// names, else nil for nobody in particular. An unverified claim is nobody's
+// name.
+func bearer(x *exchange) []byte {
 	auth, key := x.header("Authorization"), x.header("X-Api-Key")
 	if auth != "" || key != "" {
 		sum := newSum("auth")
@@ -52,6 +69,13 @@ func (x *exchange) cookie(name string) string {
 // may lead it to a stream.
 func anonymousCookies(x *exchange, who []byte) bool {
 	return len(who) == 0 && x.header("Cookie") != ""
+}
+
+// owns reports whether a stream of this principal belongs to who asks. A
+// stream may have been started while the same token could not be verified: it
+// then belongs to whoever bears the token.
+func (st *streams) owns(x *exchange, a asks, principal []byte) bool {
+	return samePrincipal(principal, a.who) || x.identity != nil && samePrincipal(principal, bearer(x))
 }
 
 // samePrincipal compares in constant time.

@@ -15,8 +15,10 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
+	"ssegate/auth"
 	"ssegate/cluster"
 	"ssegate/hub"
+	"ssegate/sse"
 )
 
 // Config is what a Proxy needs beside its routes. A zero value takes the
@@ -45,6 +47,14 @@ type Config struct {
 	Cluster *cluster.Node
 	Hub     *hub.Hub
 
+	// Auth tells who requests come from; nil: nobody is asked, and everybody
+	// may do what the configuration allows on this listener.
+	Auth *auth.Authenticator
+
+	// Pass notes that a client has everything of a topic up to a position.
+	// Needed where there is push.
+	Pass func(ctx context.Context, t cluster.Topic, pos sse.Pos) error
+
 	Redirect bool // new EventSource clients may be sent to a peer with fewer connections
 }
 
@@ -53,7 +63,15 @@ type Proxy struct {
 	cfg      Config
 	log      *zap.Logger
 	table    tableRef
+	cors     atomic.Pointer[CORS]
+	push     atomic.Pointer[PushConfig] // nil: off
 	counters counters
+	perIP    Rate // requests
+	perWho   Rate
+
+	swap     sync.Mutex // over what table is made of
+	given    *Table
+	own      []*Route // of push
 	trust    atomic.Pointer[[]netip.Prefix]
 	draining atomic.Bool
 	active   atomic.Int64 // requests in their handlers
@@ -96,6 +114,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.counters.init(cfg.Metrics)
 	p.ctx, p.close = context.WithCancel(context.Background())
 	p.SetTable(NewTable(nil))
+	p.SetCORS(CORS{})
 	p.SetTrustedProxies(cfg.TrustedProxies)
 	p.SetLimits(Limits{})
 	if cfg.Cluster != nil {
@@ -117,7 +136,12 @@ func orDefault[T comparable](v, def T) T {
 
 // SetTable swaps the routes at once. Requests in flight keep the route they
 // began with.
-func (p *Proxy) SetTable(t *Table) { p.table.Store(t) }
+func (p *Proxy) SetTable(t *Table) {
+	p.swap.Lock()
+	defer p.swap.Unlock()
+	p.given = t
+	p.table.Store(t.with(p.own))
+}
 
 // SetTrustedProxies swaps the peers whose X-Forwarded-* and Forwarded are
 // believed; it holds for requests that come from now on.
@@ -155,6 +179,9 @@ func (p *Proxy) Handler(ctx *fasthttp.RequestCtx) {
 		}
 		return
 	}
+	if p.limited(x, &p.perIP, x.remote.String(), "requests_per_ip") {
+		return
+	}
 	if p.streams != nil && p.streams.control(x) {
 		return
 	}
@@ -173,6 +200,13 @@ func (p *Proxy) Handler(ctx *fasthttp.RequestCtx) {
 			p.fail(x, http.StatusRequestEntityTooLarge, "body_too_large", "the request body is larger than this route takes")
 			return
 		}
+	}
+	if route.serve != 0 {
+		p.servePush(x)
+		return
+	}
+	if p.recognise(x) || p.limitedPrincipal(x) {
+		return
 	}
 	if p.streams != nil && p.streams.before(x) {
 		return

@@ -33,6 +33,7 @@ func (p *Proxy) failWith(x *exchange, status int, reason, detail string, more ..
 		{"Content-Type", "application/json"},
 		{"Cache-Control", "no-store"},
 	}, more...)
+	fields = append(fields, x.ours...)
 	x.reply(status, fields, errorBody(reason, detail, x.reqID))
 }
 
@@ -85,9 +86,9 @@ func (p *Proxy) refuse(x *exchange, reason string, after time.Duration) {
 	}
 	after = reconnect.Jitter(after, nil)
 	if !x.eventSource() {
-		seconds := max(1, int64((after+time.Second-1)/time.Second))
+		seconds := retryAfter(after)
 		p.failWith(x, http.StatusServiceUnavailable, reason, "this node cannot take the request now",
-			field{"Retry-After", strconv.FormatInt(seconds, 10)})
+			field{"Retry-After", seconds})
 		return
 	}
 	p.counters.refused(reason)

@@ -387,6 +387,22 @@ func (x *exchange) reply(status int, fields []field, body []byte) {
 	}
 }
 
+// replyHead answers HEAD for an answer whose length nobody knows.
+func (x *exchange) replyHead(status int, fields []field) {
+	s := x.sender()
+	b := appendStatus(s.room(), status, "")
+	for _, f := range fields {
+		b = appendField(b, f.name, f.value)
+	}
+	b = appendField(b, "X-Request-Id", x.reqID)
+	s.put(x.appendConnection(appendDate(b)))
+	s.push()
+	x.p.counters.answered(status)
+	if s.done() != nil {
+		x.broken = true
+	}
+}
+
 // replyAs sends what was put into a fasthttp response.
 func (x *exchange) replyAs(resp *fasthttp.Response) {
 	var fields []field

@@ -32,7 +32,7 @@ func (st *streams) comeBack(x *exchange, a asks) (answered bool) {
 // when nothing follows. The caller's reference is used up.
 func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos) (answered bool) {
 	rec := s.Record()
-	if !samePrincipal(rec.Principal, a.who) {
+	if !st.owns(x, a, rec.Principal) {
 		s.Release()
 		st.p.fail(x, 403, "not_yours", "this stream was started by somebody else")
 		return true

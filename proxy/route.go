@@ -100,12 +100,18 @@ type Route struct {
 	EventSize          int           // bytes of one event
 	BodySize           int64         // bytes of a request body; 0: no limit
 	MaxAge             time.Duration // a connection older than this is moved; 0: never
+	RequireAuth        bool          // auth = "require": who cannot say who it is gets 401
+
+	serve pushPath // one of our own paths; 0: goes upstream
 }
 
 // Table is the set of routes that requests are matched against.
 type Table struct {
 	routes []*Route // longest path first; see NewTable
 }
+
+// with returns the table with more routes in it.
+func (t *Table) with(more []*Route) *Table { return NewTable(slices.Concat(t.routes, more)) }
 
 // routes are swapped as a whole, so that a request sees one table only.
 type tableRef = atomic.Pointer[Table]
@@ -120,6 +126,7 @@ func NewTable(routes []*Route) *Table {
 			cmp.Compare(len(b.Path), len(a.Path)),
 			cmp.Compare(hostRank(b.Host), hostRank(a.Host)),
 			cmp.Compare(min(1, len(b.Methods)), min(1, len(a.Methods))),
+			cmp.Compare(min(1, a.serve), min(1, b.serve)), // what is configured comes before what is ours
 		)
 	})
 	return t
@@ -160,10 +167,11 @@ func (t *Table) Match(host, path, method string) (route *Route, allow string) {
 	return nil, strings.Join(slices.Compact(others), ", ")
 }
 
-// Named returns the first route with this name, nil where there is none.
+// Named returns the first configured route with this name, nil where there is
+// none.
 func (t *Table) Named(name string) *Route {
 	for _, r := range t.routes {
-		if r.Name == name {
+		if r.Name == name && r.serve == 0 {
 			return r
 		}
 	}

@@ -2,13 +2,14 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,11 +35,10 @@ type streams struct {
 	stop  context.CancelCauseFunc
 
 	mu     sync.Mutex
-	held   map[string]*hub.Follower // by connection id
+	held   map[string]held // by connection id; nil: about to be
 	perIP  map[string]int
 	perWho map[string]int
 	told   map[lastWord]said // what clients were told here about ended streams
-	serial uint64
 
 	moved atomic.Int64 // followers that were told to come back elsewhere
 }
@@ -46,15 +46,21 @@ type streams struct {
 func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) *streams {
 	st := &streams{
 		p: p, node: node, hub: h,
-		held: map[string]*hub.Follower{}, perIP: map[string]int{}, perWho: map[string]int{},
+		held: map[string]held{}, perIP: map[string]int{}, perWho: map[string]int{},
 		told: map[lastWord]said{},
 	}
 	st.ctx, st.stop = context.WithCancelCause(context.Background())
 	return st
 }
 
-// client is what is remembered of a follower's connection; the hub carries it
-// as the follower's tag.
+// held is a client's connection: a follower of one stream, or a subscription
+// to topics. Its tag is a *client.
+type held interface {
+	Kick(why hub.Reason, bye []byte, clean bool)
+	Tag() any
+}
+
+// client is what is remembered of a connection; the hub carries it as its tag.
 type client struct {
 	id        string
 	ip        string
@@ -63,9 +69,10 @@ type client struct {
 	resumable bool // comes back by itself: EventSource, or has come back before
 	retry     time.Duration
 	stream    sse.StreamID
-	after     uint64      // where it came back by an id of the backend's; 0: otherwise
-	age       *time.Timer // of max_age; nil: none
-	moved     bool        // under streams.mu
+	topics    []string   // that it follows, where it is no stream
+	after     uint64     // where it came back by an id of the backend's; 0: otherwise
+	ending    hub.Reason // why its time will be over, if it has one
+	moved     bool       // under streams.mu
 }
 
 // asks is what the stream half wants to know of a request.
@@ -254,11 +261,19 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	}
 	o.Tag = c
 	st.count(c, 1)
+	if o.Until, c.ending = until(x, c.resumable); !o.Until.IsZero() {
+		o.Expired = func(f *hub.Follower) { st.expired(f) }
+	}
 	since := time.Now()
-	st.node.Connected(registry.Connection{ID: c.id, Stream: s.ID, Remote: c.ip, Since: since})
+	st.node.Connected(registry.Connection{ID: c.id, Stream: s.ID, User: x.user(), Remote: c.ip, Since: since})
+	st.hijack(x, c, func(conn net.Conn) held { return s.Follow(st.hub.Hold(conn), o) })
+}
+
+// hijack hands the client's connection to hold, and books it.
+func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held) {
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(conn net.Conn) {
-		f := s.Follow(st.hub.Hold(conn), o)
+		f := hold(conn)
 		st.mu.Lock()
 		if _, still := st.held[c.id]; still {
 			st.held[c.id] = f // unless it has left already
@@ -268,19 +283,30 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	st.mu.Lock()
 	st.held[c.id] = nil
 	st.mu.Unlock()
-	if x.route.MaxAge > 0 && c.resumable {
-		age := reconnect.Jitter(x.route.MaxAge, nil) // not all that came at once
-		c.age = time.AfterFunc(age, func() { st.move(c.id) })
-	}
 }
 
-// move tells a client to come back elsewhere.
-func (st *streams) move(id string) {
-	st.mu.Lock()
-	f := st.held[id]
-	st.mu.Unlock()
-	if f != nil {
-		f.Kick(cluster.ReasonMoved, bye(f.Tag().(*client).retry), false)
+// reasonExpired is why a client left whose token did not hold any longer.
+const reasonExpired hub.Reason = "kicked:expired"
+
+// until is when a connection's time is over, and why; zero for never.
+func until(x *exchange, resumable bool) (at time.Time, why hub.Reason) {
+	if x.route.MaxAge > 0 && resumable {
+		at, why = time.Now().Add(reconnect.Jitter(x.route.MaxAge, nil)), cluster.ReasonMoved // not all that came at once
+	}
+	asked := x.route.serve != 0 || x.route.RequireAuth && x.method == "GET" // an answer to anything else is let finish
+	if id := x.identity; asked && id != nil && !id.Expires.IsZero() && (at.IsZero() || id.Expires.Before(at)) {
+		at, why = id.Expires, reasonExpired
+	}
+	return at, why
+}
+
+// expired ends a connection whose time is over: it is told to come back, and
+// cut. A clean end would look like a whole answer to who reads with fetch; cut,
+// such a client tries again as EventSource does, and is told what is the matter.
+func (st *streams) expired(f held) {
+	c := f.Tag().(*client)
+	f.Kick(c.ending, bye(c.retry), false)
+	if c.ending == cluster.ReasonMoved {
 		st.moved.Add(1)
 	}
 }
@@ -303,7 +329,6 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 		return
 	}
 	st.mu.Lock()
-	delete(st.held, c.id)
 	switch {
 	case why == hub.ReasonLost:
 		st.tell(lastWord{c.stream, 0, c.whois})
@@ -311,9 +336,14 @@ func (st *streams) left(f *hub.Follower, why hub.Reason) {
 		st.tell(lastWord{c.stream, c.after, c.whois})
 	}
 	st.mu.Unlock()
-	if c.age != nil {
-		c.age.Stop()
-	}
+	st.gone(c)
+}
+
+// gone books that a connection is over.
+func (st *streams) gone(c *client) {
+	st.mu.Lock()
+	delete(st.held, c.id)
+	st.mu.Unlock()
 	st.count(c, -1)
 	st.node.Disconnected(c.id)
 }
@@ -400,12 +430,14 @@ func (st *streams) leaving(w lastWord) bool {
 	return false
 }
 
+// connectionID makes the name of a connection. It begins with the tag of this
+// node, as edge ids have it, and tells clients nothing else; nobody can guess
+// it, since whoever knows it may address the connection.
 func (st *streams) connectionID() string {
-	st.mu.Lock()
-	st.serial++
-	n := st.serial
-	st.mu.Unlock()
-	return st.node.ID() + "-" + strconv.FormatUint(n, 36)
+	var id [16]byte
+	tag := reconnect.OwnerTag(st.node.ID())
+	rand.Read(id[copy(id[:], tag[:]):])
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
 // count books a connection under its address and its principal.

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ssegate/push"
+)
+
+// badField says what is wrong with one field of the request: a part of the path
+// or a parameter.
+func badField(name, what string) *refusal { return badRequest("bad_"+name, name+" "+what) }
+
+// checkName says what is wrong with a name, nil for nothing.
+func checkName(field, name string) *refusal {
+	if _, wrong := push.ParsePlace(string(push.User) + "/" + name); wrong != "" {
+		return badField(field, wrong)
+	}
+	return nil
+}
+
+// topicsOf reads the topics that a path names; most is how many it may.
+func (x *exchange) topicsOf(most int) (topics []string, bad *refusal) {
+	rest, ok := strings.CutPrefix(x.path, x.route.Path+"/")
+	if !ok && x.path != x.route.Path {
+		return nil, &refusal{http.StatusNotFound, "no_such_path", "spell the path " + x.route.Path + "/… without dots and escapes"}
+	}
+	names, err := url.PathUnescape(rest)
+	what, kind := "user_id", push.User
+	switch x.route.serve {
+	case followChannel:
+		what, kind = "channel", push.Channel
+	case followService:
+		what, kind = "service", push.Service
+	}
+	if err != nil {
+		return nil, badField(what, "is not well escaped")
+	}
+	if x.route.serve != followChannel {
+		return []string{push.Place{Kind: kind, Name: names}.String()}, checkName(what, names)
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		if bad := checkName(what, name); bad != nil {
+			return nil, bad
+		}
+		if topic := (push.Place{Kind: kind, Name: name}).String(); !slices.Contains(topics, topic) {
+			if topics = append(topics, topic); len(topics) > most {
+				return nil, badField(what, fmt.Sprintf("names more than %d topics", most))
+			}
+		}
+	}
+	return topics, nil
+}
+
+// wants is what a subscriber's query asks for. Parameters that we do not know
+// are ignored, since polyfills add some.
+type wants struct {
+	session, kb, task string    // what narrows; "" for nothing
+	last              int       // events to begin with; 0: none
+	since             time.Time // or those since then; zero: none
+}
+
+func (x *exchange) wants() (w wants, bad *refusal) {
+	seen := map[string]string{}
+	for part := range strings.SplitSeq(x.query, "&") {
+		k, v, _ := strings.Cut(part, "=")
+		switch k {
+		case "session_id", "kb_id", "task_id", "last", "since":
+		default:
+			continue
+		}
+		value, err := url.QueryUnescape(v)
+		if err != nil {
+			return w, badField(k, "is not well escaped")
+		}
+		if had, twice := seen[k]; twice && had != value {
+			return w, badField(k, "is given twice")
+		}
+		seen[k] = value
+	}
+	for name, to := range map[string]*string{"session_id": &w.session, "kb_id": &w.kb, "task_id": &w.task} {
+		if *to = seen[name]; *to != "" {
+			if bad := checkName(name, *to); bad != nil {
+				return w, bad
+			}
+		}
+	}
+	if v := seen["last"]; v != "" {
+		n, err := strconv.ParseUint(v, 10, 31)
+		if err != nil {
+			return w, badField("last", "is no number of events")
+		}
+		w.last = int(n)
+	}
+	if v := seen["since"]; v != "" {
+		t, ok := parseSince(v)
+		if !ok {
+			return w, badField("since", "is neither a time such as 2026-01-31T12:00:00Z nor milliseconds since 1970")
+		}
+		if w.last > 0 {
+			return w, badField("since", "and last ask for different things: give one of them")
+		}
+		w.since = t
+	}
+	return w, nil
+}
+
+// parseSince reads a time of RFC 3339 or Unix milliseconds. The plus of a zone
+// is a space where nobody escaped it.
+func parseSince(s string) (t time.Time, ok bool) {
+	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return time.UnixMilli(ms), ms > 0 && ms < 1<<47
+	}
+	t, err := time.Parse(time.RFC3339, strings.Replace(s, " ", "+", 1))
+	return t, err == nil && t.UnixMilli() > 0
+}
