@@ -1,6 +1,7 @@
 package reconnect_test
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,11 +26,27 @@ func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 func TestMemoryConforms(t *testing.T) {
 	c := newClock()
 	const room = 32 << 20
+	var follow sync.Map // stream to nodes
 	logtest.Run(t, logtest.Driver{
-		Open: func(t *testing.T) reconnect.Log {
-			return reconnect.NewMemory(reconnect.MemoryConfig{MaxBytes: room, Now: c.now})
+		New: func(t *testing.T) reconnect.Journal {
+			return reconnect.NewMemory(reconnect.MemoryConfig{
+				MaxBytes: room, Now: c.now,
+				Followers: func(streams []sse.StreamID) [][]string {
+					all := make([][]string, len(streams))
+					for i, id := range streams {
+						if who, ok := follow.Load(id); ok {
+							all[i] = who.([]string)
+						}
+					}
+					return all
+				},
+			})
 		},
-		Pass: c.advance,
+		Follow: func(_ *testing.T, stream sse.StreamID, node string) {
+			who, _ := follow.LoadOrStore(stream, []string(nil))
+			follow.Store(stream, append(who.([]string), node))
+		},
+		Elapse: c.advance,
 		// Somebody else takes all the room.
 		Empty: func(t *testing.T, log reconnect.Log, stream sse.StreamID) {
 			c.advance(1)
@@ -45,7 +62,7 @@ func TestMemoryConforms(t *testing.T) {
 }
 
 func BenchmarkMemory(b *testing.B) {
-	logtest.Benchmark(b, func(b *testing.B) reconnect.Log {
+	logtest.Benchmark(b, func(b *testing.B) reconnect.Journal {
 		return reconnect.NewMemory(reconnect.MemoryConfig{MaxBytes: 1 << 30})
 	})
 }

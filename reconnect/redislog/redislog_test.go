@@ -17,6 +17,7 @@ import (
 	"ssegate/internal/gatetest/service"
 	"ssegate/reconnect"
 	"ssegate/reconnect/redislog"
+	"ssegate/registry/redisreg"
 	"ssegate/sse"
 )
 
@@ -54,10 +55,10 @@ func connect(t testing.TB, p *service.Proc) *redis.Client {
 var prefixes atomic.Int64
 
 // open returns a log under a prefix of its own.
-func open(t testing.TB, c redis.UniversalClient) (log *redislog.Log, prefix string) {
+func open(t testing.TB, c redis.UniversalClient, options ...redislog.Option) (log *redislog.Log, prefix string) {
 	t.Helper()
 	prefix = fmt.Sprint("test", prefixes.Add(1))
-	log = redislog.New(c, prefix)
+	log = redislog.New(c, prefix, options...)
 	t.Cleanup(func() {
 		if err := log.Close(); err != nil {
 			t.Error(err)
@@ -71,11 +72,17 @@ func keyOf(prefix string, id sse.StreamID) string { return prefix + ":{" + id.St
 // driver is the suite's driver on a client.
 func driver(c redis.UniversalClient) logtest.Driver {
 	var prefix string
+	interest := redisreg.New(c, "interest")
 	return logtest.Driver{
-		Open: func(t *testing.T) reconnect.Log {
+		New: func(t *testing.T) reconnect.Journal {
 			var log *redislog.Log
-			log, prefix = open(t, c)
+			log, prefix = open(t, c, redislog.WithInterest(interest.FollowKey))
 			return log
+		},
+		Follow: func(t *testing.T, stream sse.StreamID, node string) {
+			if err := interest.Follow(t.Context(), stream, node, time.Hour); err != nil {
+				t.Fatal(err)
+			}
 		},
 		Empty: func(t *testing.T, _ reconnect.Log, stream sse.StreamID) {
 			if err := c.XTrimMaxLen(t.Context(), keyOf(prefix, stream), 0).Err(); err != nil {
@@ -460,7 +467,7 @@ func TestOutOfMemory(t *testing.T) {
 
 func BenchmarkRedis(b *testing.B) {
 	c := connect(b, shared)
-	logtest.Benchmark(b, func(b *testing.B) reconnect.Log {
+	logtest.Benchmark(b, func(b *testing.B) reconnect.Journal {
 		log, _ := open(b, c)
 		return log
 	})

@@ -47,6 +47,10 @@ func testWholeFrame(t *testing.T, s *suite) {
 		{Kind: sse.KindEvent, ID: []byte(":"), Block: []byte{0}},
 		{Kind: sse.KindEvent, Block: []byte{0xff, 0xfe, '$', '-', '1', '\r', '\n'}},
 		{Kind: sse.KindEvent, ID: bytes.Repeat([]byte("long"), 2000), Block: []byte("data: é 😀\n\n")},
+		{Kind: sse.KindEvent, Time: 1_790_000_000_123, Meta: every, ID: []byte("m"), Block: []byte("data: t\n\n")},
+		{Kind: sse.KindEvent, Time: 1_790_000_000_123, Meta: []byte{}, Block: []byte("data: t\n\n")},
+		{Kind: sse.KindEvent, Meta: []byte("x"), Block: []byte("data: t\n\n")},
+		{Kind: sse.KindEvent, Time: 7, Block: []byte("data: t\n\n")},
 		{Kind: sse.KindEnd, End: sse.EndFinished},
 		{Kind: sse.KindEnd, End: sse.EndDetached, ID: []byte("9")},
 		{Kind: sse.KindEnd, End: sse.EndCut},
@@ -54,9 +58,9 @@ func testWholeFrame(t *testing.T, s *suite) {
 	for i := range frames {
 		frames[i].Pos = sse.Pos{Epoch: 1, Seq: uint64(i) + 1}
 	}
-	s.mustAppend(t, id, frames[:6], frames[6:8], frames[8:9], frames[9:])
+	s.mustAppend(t, id, frames[:6], frames[6:12], frames[12:13], frames[13:])
 	s.wantRead(t, id, sse.Pos{}, 100, frames)
-	s.wantTail(t, id, reconnect.Tail{Pos: frames[9].Pos, Kind: sse.KindEnd, End: sse.EndCut})
+	s.wantTail(t, id, reconnect.Tail{Pos: frames[13].Pos, Kind: sse.KindEnd, End: sse.EndCut})
 }
 
 func testPages(t *testing.T, s *suite) {

@@ -2,6 +2,7 @@ package logtest
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 )
 
 // Benchmark measures a driver: appends of few streams with many frames and of
-// many with few, reads, tails, and finding an id.
-func Benchmark(b *testing.B, open func(b *testing.B) reconnect.Log) {
+// many with few, the same published to topics, reads, tails, and finding an id.
+func Benchmark(b *testing.B, open func(b *testing.B) reconnect.Journal) {
 	block := []byte("id: sg1.AAECA_r7_P3-_z4_QEFCQ8yvmlo_YvLBaDEUGx7.BAAA-mus7\ndata: {\"choices\":[{\"delta\":{\"content\":\" word\"}}]}\n\n")
 	limits := reconnect.Limits{Length: 5000, TTL: time.Hour}
 	grow := func(streams, frames int) func(b *testing.B) {
@@ -43,7 +44,38 @@ func Benchmark(b *testing.B, open func(b *testing.B) reconnect.Log) {
 	b.Run("Append/100x1", grow(100, 1))
 	b.Run("Append/1000x1", grow(1000, 1))
 
-	fill := func(b *testing.B) (reconnect.Log, sse.StreamID, []sse.Frame) {
+	publish := func(topics, posts int, once time.Duration) func(b *testing.B) {
+		return func(b *testing.B) {
+			log := open(b)
+			batch := make([]reconnect.Posts, topics)
+			for i := range batch {
+				batch[i] = reconnect.Posts{Stream: sse.NewStreamID(), Limits: limits, Posts: make([]reconnect.Post, posts)}
+			}
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range batch {
+					for j := range batch[i].Posts {
+						n++
+						batch[i].Posts[j] = reconnect.Post{ID: strconv.AppendInt(nil, int64(n), 10), Once: once, Block: block}
+					}
+				}
+				for _, d := range log.Publish(b.Context(), batch) {
+					if d.Err != nil {
+						b.Fatal(d.Err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/post")
+		}
+	}
+	b.Run("Publish/1x1", publish(1, 1, 0))
+	b.Run("Publish/1x100", publish(1, 100, 0))
+	b.Run("Publish/100x1", publish(100, 1, 0))
+	b.Run("PublishOnce/1x100", publish(1, 100, 5*time.Minute))
+	b.Run("PublishOnce/100x1", publish(100, 1, 5*time.Minute))
+
+	fill := func(b *testing.B) (reconnect.Journal, sse.StreamID, []sse.Frame) {
 		log, id := open(b), sse.NewStreamID()
 		frames := run(1_790_000_000_123, 1, 5000)
 		for i := range frames {

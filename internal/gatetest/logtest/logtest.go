@@ -1,5 +1,5 @@
-// Package logtest is the conformance suite of [reconnect.Log]: what every
-// driver must promise, tried on a real one.
+// Package logtest is the conformance suite of [reconnect.Journal], and so of
+// [reconnect.Log]: what every driver must promise, tried on a real one.
 package logtest
 
 import (
@@ -17,14 +17,16 @@ import (
 
 // Driver is a driver under test.
 type Driver struct {
-	// Open returns a log with nothing in it, to be used by one test. What it
+	// New returns a log with nothing in it, to be used by one test. What it
 	// needs to be closed goes into t.Cleanup.
-	Open func(t *testing.T) reconnect.Log
-	// Pass makes d go by on the driver's clock. Nil where that is the clock
+	New func(t *testing.T) reconnect.Journal
+	// Elapse makes d go by on the driver's clock. Nil where that is the clock
 	// on the wall.
-	Pass func(d time.Duration)
+	Elapse func(d time.Duration)
 	// Empty makes the driver forget the frames of a stream, but not the log.
 	Empty func(t *testing.T, log reconnect.Log, stream sse.StreamID)
+	// Follow has a node follow a stream, as far as the log opened last knows.
+	Follow func(t *testing.T, stream sse.StreamID, node string)
 	// Slack is how many frames above Limits.Length may be kept.
 	Slack int
 }
@@ -66,10 +68,33 @@ func Run(t *testing.T, d Driver) {
 		{"RetriesRace", testRetriesRace},
 		{"ReadersRace", testReadersRace},
 		{"Model", testModel},
+		{"Publish", testPublish},
+		{"PublishWhole", testPublishWhole},
+		{"PublishMany", testPublishMany},
+		{"PublishBig", testPublishBig},
+		{"OpenTopics", testOpenTopics},
+		{"OpenAhead", testOpenAhead},
+		{"Forgot", testForgot},
+		{"NumberingOutlives", testNumberingOutlives},
+		{"TopicLength", testTopicLength},
+		{"TopicTouch", testTopicTouch},
+		{"Once", testOnce},
+		{"OnceEnds", testOnceEnds},
+		{"OnceOutlivesLog", testOnceOutlivesLog},
+		{"OnceMixed", testOnceMixed},
+		{"OnceRace", testOnceRace},
+		{"Since", testSince},
+		{"SinceGone", testSinceGone},
+		{"Back", testBack},
+		{"Pass", testPass},
+		{"Followers", testFollowers},
+		{"PublishersRace", testPublishersRace},
+		{"OpenRace", testOpenRace},
+		{"JournalDoneContext", testJournalDoneContext},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			test.f(t, &suite{Driver: d, Log: d.Open(t)})
+			test.f(t, &suite{Driver: d, Journal: d.New(t)})
 		})
 	}
 }
@@ -77,7 +102,7 @@ func Run(t *testing.T, d Driver) {
 // suite is one test's log with what makes tests short.
 type suite struct {
 	Driver
-	reconnect.Log
+	reconnect.Journal
 }
 
 // run is n events of one epoch from seq on.
@@ -178,7 +203,8 @@ func wantFrames(t *testing.T, got, want []sse.Frame) {
 // as none.
 func sameFrame(a, b sse.Frame) bool {
 	return a.Pos == b.Pos && a.Kind == b.Kind && a.End == b.End &&
-		(a.ID == nil) == (b.ID == nil) && bytes.Equal(a.ID, b.ID) && bytes.Equal(a.Block, b.Block)
+		(a.ID == nil) == (b.ID == nil) && bytes.Equal(a.ID, b.ID) && bytes.Equal(a.Block, b.Block) &&
+		a.Time == b.Time && (a.Meta == nil) == (b.Meta == nil) && bytes.Equal(a.Meta, b.Meta)
 }
 
 // list names frames, the first and last few.
@@ -228,8 +254,8 @@ func (s *suite) outlive(t *testing.T, ttl time.Duration) {
 	if err := s.append1(t, last, reconnect.Limits{TTL: ttl}, run(1, 1, 1)); err != nil {
 		t.Fatal("append:", err)
 	}
-	if s.Pass != nil {
-		s.Pass(ttl)
+	if s.Elapse != nil {
+		s.Elapse(ttl)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), ttl+20*time.Second)
 	defer cancel()

@@ -180,7 +180,7 @@ func (s *suite) wantLength(t *testing.T, id sse.StreamID, all []sse.Frame, lengt
 func testEmptied(t *testing.T, s *suite) {
 	id := sse.NewStreamID()
 	s.mustAppend(t, id, run(3, 1, 20))
-	s.Empty(t, s.Log, id)
+	s.Empty(t, s.Journal, id)
 	s.wantGap(t, id, sse.Pos{}, 1, 20, nil)
 	s.wantGap(t, id, sse.Pos{Epoch: 3, Seq: 19}, 20, 20, nil)
 	s.wantRead(t, id, sse.Pos{Epoch: 3, Seq: 20}, 10, nil)
@@ -200,7 +200,7 @@ func testEmptied(t *testing.T, s *suite) {
 	s.mustAppend(t, id, run(3, 21, 2))
 	s.wantGap(t, id, sse.Pos{}, 1, 20, run(3, 21, 2))
 
-	s.Empty(t, s.Log, id)
+	s.Empty(t, s.Journal, id)
 	if got := s.mustFence(t, id, 4); got.Pos.Seq != 22 || got.ID != nil || got.Block != nil {
 		t.Errorf("fence: got %v", got)
 	}
