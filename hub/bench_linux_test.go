@@ -141,3 +141,40 @@ func BenchmarkRing(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkChoice is BenchmarkRing where every event bears meta, to a follower
+// that does not choose, one that wants everything and one that wants nothing.
+func BenchmarkChoice(b *testing.B) {
+	yes := func(FrameMeta) bool { return true }
+	no := func(FrameMeta) bool { return false }
+	for name, want := range map[string]func(FrameMeta) bool{"none": nil, "yes": yes, "no": no} {
+		b.Run(name, func(b *testing.B) {
+			h, err := New(Config{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer h.poller.close()
+			s := h.Open(StreamOptions{})
+			s.Follow(&nullConn{}, FollowOptions{Chunked: true, Want: want})
+			block, meta := make([]byte, 64), []byte("session=0123456789")
+			frames := make([]sse.Frame, 20)
+			for i := range frames {
+				frames[i] = sse.Frame{Kind: sse.KindEvent, Block: block, Meta: meta, Time: 1e12}
+			}
+			var seq uint64
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			b.ReportAllocs()
+			from := threadTime()
+			for b.Loop() {
+				for i := range frames {
+					seq++
+					frames[i].Pos = sse.Pos{Epoch: 1, Seq: seq}
+				}
+				s.Append(frames)
+				s.Flush()
+			}
+			b.ReportMetric(float64(threadTime()-from)/float64(seq), "cpu-ns/event")
+		})
+	}
+}

@@ -19,7 +19,7 @@ type FrameMeta struct {
 type choice struct {
 	want    func(FrameMeta) bool
 	expired func(*Follower) // nil once it was called
-	asked   uint64          // Seq of the last frame that want was asked about
+	asked   sse.Pos         // the last frame that want was asked about
 	until   uint32          // tick of expired
 	refused bool            // the frame asked
 }
@@ -54,12 +54,12 @@ func (c *choice) due(now uint32) (expired func(*Follower)) {
 // knows reports whether the follower was asked about a frame. What it did not
 // refuse then may still have to be written: from the ring or, when that has
 // gone on without it, from the Source.
-func (c *choice) knows(seq uint64) bool { return seq <= c.asked }
+func (c *choice) knows(p sse.Pos) bool { return p.Seq <= c.asked.Seq && p.Epoch <= c.asked.Epoch }
 
-func (c *choice) ask(seq uint64, m FrameMeta) { c.asked, c.refused = seq, !c.want(m) }
+func (c *choice) ask(p sse.Pos, m FrameMeta) { c.asked, c.refused = p, !c.want(m) }
 
-// refuses tells the answer about a frame that comes next.
-func (c *choice) refuses(seq uint64) bool { return seq == c.asked && c.refused }
+// refuses tells the answer about a frame that it knows and that comes next.
+func (c *choice) refuses(p sse.Pos) bool { return p == c.asked && c.refused }
 
 // wanted returns the first of the next entries before n that the follower does
 // not want; n if it wants them all.
@@ -74,11 +74,12 @@ func (f *Follower) wanted(seg *segment, n int32) int32 {
 		if e.has&hasAsk == 0 {
 			continue
 		}
-		if !c.knows(e.seq) {
+		p := sse.Pos{Epoch: seg.epoch, Seq: e.seq}
+		if !c.knows(p) {
 			_, at, meta := seg.beside(e)
-			c.ask(e.seq, FrameMeta{Meta: meta, Time: at, Behind: max(newest-int(i), 0)})
+			c.ask(p, FrameMeta{Meta: meta, Time: at, Behind: max(newest-int(i), 0)})
 		}
-		if c.refuses(e.seq) {
+		if c.refuses(p) {
 			return i
 		}
 	}
@@ -99,10 +100,11 @@ func (f *Follower) wants(fr *sse.Frame) bool {
 	if c == nil || c.want == nil || !asks(fr) {
 		return true
 	}
-	if seq := fr.Pos.Seq; !c.knows(seq) {
-		c.ask(seq, FrameMeta{Meta: fr.Meta, Time: fr.Time, Behind: int(max(f.s.Tail().Seq, seq) - seq)})
+	if !c.knows(fr.Pos) {
+		behind := max(f.s.Tail().Seq, fr.Pos.Seq) - fr.Pos.Seq
+		c.ask(fr.Pos, FrameMeta{Meta: fr.Meta, Time: fr.Time, Behind: int(behind)})
 	}
-	return !c.refuses(fr.Pos.Seq)
+	return !c.refuses(fr.Pos)
 }
 
 // asks reports whether followers may refuse a frame.
