@@ -1,0 +1,264 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ssegate/cluster"
+)
+
+// What may become of a message at one target.
+const (
+	delivered    = "delivered"     // in the log, and somebody was there
+	stored       = "stored"        // in the log, for whoever comes
+	notConnected = "not_connected" // the connection is not there; nothing is kept
+	rejected     = "rejected"      // not taken, Reason says why
+	unknown      = "unknown"       // the log did not answer: it may be in it or not
+)
+
+// result is what became of a message at one target.
+type result struct {
+	Target    string   `json:"target"`
+	Status    string   `json:"status"`
+	Position  uint64   `json:"position,omitempty"`
+	Nodes     []string `json:"nodes,omitempty"`     // that have somebody there
+	Duplicate bool     `json:"duplicate,omitempty"` // it was there before
+	Reason    string   `json:"reason,omitempty"`
+	Detail    string   `json:"detail,omitempty"`
+}
+
+// sending is a message on its way.
+type sending struct {
+	m       *message
+	results []result
+	named   int   // how many of results were asked for
+	posts   []int // for each result the post, -1 for none
+}
+
+// round is what one request publishes: all at once.
+type round struct {
+	c     *call
+	ctx   context.Context
+	posts []cluster.Outgoing
+	got   []cluster.Receipt
+	now   time.Time
+}
+
+// meta is what the message's frames say of who gets them.
+func (m *message) meta(now time.Time) cluster.Meta {
+	meta := cluster.Meta{
+		Session: m.about.Session, KB: m.about.KB, Task: m.about.Task, Connection: m.about.Connection,
+	}
+	switch m.prio {
+	case Low:
+		meta.Priority = cluster.PriorityLow
+	case High:
+		meta.Priority = cluster.PriorityHigh
+	}
+	if m.ttl > 0 {
+		meta.Expires = now.Add(m.ttl).UnixMilli()
+	}
+	return meta
+}
+
+// may reports whether the caller may send the message to all that it names.
+func (c *call) may(field string, places []Place) *refusal {
+	for _, p := range places {
+		if !c.who.MayPublish(p.String()) {
+			return forbidden(field, "names "+p.String()+", to which you may not publish")
+		}
+	}
+	return nil
+}
+
+// add puts a message into the round, once for each of its places.
+func (r *round) add(m *message) sending {
+	s := sending{m: m, named: m.named, results: make([]result, 0, m.n), posts: make([]int, 0, m.n)}
+	for _, p := range m.at[:m.named] {
+		r.put(&s, p, m.meta(r.now))
+	}
+	r.copies(&s)
+	return s
+}
+
+// copies puts in what the service's own listeners get of a message. They get
+// it also where the message is for one connection alone.
+func (r *round) copies(s *sending) {
+	for _, p := range s.m.at[s.m.named:s.m.n] {
+		meta := s.m.meta(r.now)
+		meta.Connection = ""
+		if !r.c.who.MayPublish(p.String()) {
+			s.reject(p.String(), "forbidden", "you may not publish there")
+			continue
+		}
+		r.put(s, p, meta)
+	}
+}
+
+// put puts a message into the round for one place.
+func (r *round) put(s *sending, p Place, meta cluster.Meta) {
+	topic := p.String()
+	res := result{Target: topic}
+	if p.Kind == Connection {
+		conn, err := r.c.conns.find(r.ctx, p.Name)
+		switch {
+		case err != nil:
+			s.reject(topic, "unavailable", "where the connection is cannot be told now")
+			return
+		case conn == nil || len(conn.Topics) == 0:
+			res.Status = notConnected
+			s.results, s.posts = append(s.results, res), append(s.posts, -1)
+			return
+		}
+		topic, meta.Connection = conn.Topics[0], p.Name
+	}
+	s.results, s.posts = append(s.results, res), append(s.posts, len(r.posts))
+	r.posts = append(r.posts, r.c.post(topic, s.m, &meta))
+}
+
+// reject notes that a message does not go to a target.
+func (s *sending) reject(target, reason, detail string) {
+	s.results, s.posts = append(s.results, result{Target: target, Status: rejected, Reason: reason, Detail: detail}), append(s.posts, -1)
+}
+
+// post is the message as the log of one topic gets it. Only an id that its
+// sender gave is remembered: nobody else can send the message again.
+func (c *call) post(topic string, m *message, meta *cluster.Meta) cluster.Outgoing {
+	o := cluster.Outgoing{
+		Topic: cluster.TopicOf(topic), ID: []byte(m.id), Meta: meta.Encode(), Block: m.block, Limits: c.opt.limits(m.ttl),
+	}
+	if m.own {
+		if o.Once = m.ttl; o.Once <= 0 {
+			o.Once = c.opt.TTL
+		}
+	}
+	return o
+}
+
+// run publishes what was put into the round, waits until the log has it, and
+// notes what became of it: for the senders, for whoever asks for a receipt, and
+// for the webhook.
+func (r *round) run(sendings []sending) {
+	if len(r.posts) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.c.opt.Wait)
+	defer cancel()
+	r.got = r.c.cfg.Cluster.Publish(ctx, r.posts)
+	for i := range sendings {
+		r.settle(&sendings[i])
+	}
+	r.c.hook.book(ctx, r, sendings)
+}
+
+func (r *round) settle(s *sending) {
+	c := r.c
+	var kept *receipt
+	for i, at := range s.posts {
+		if at < 0 {
+			continue
+		}
+		post, got, res := &r.posts[at], &r.got[at], &s.results[i]
+		if c.outcome(res, got); got.Err != nil {
+			continue
+		}
+		if kept == nil {
+			kept = &receipt{ID: s.m.id, Time: got.Time}
+		}
+		kept.add(res.Target, post, got)
+	}
+	if kept != nil {
+		c.receipts.keep(kept)
+	}
+}
+
+// outcome is what a receipt of the cluster says, in the API's words.
+func (c *call) outcome(res *result, got *cluster.Receipt) {
+	switch {
+	case errors.Is(got.Err, cluster.ErrNotStored):
+		res.Status, res.Reason, res.Detail = rejected, "unavailable", "the log could not be reached; nothing is stored"
+		c.stats.failed.Add(1)
+		return
+	case got.Err != nil:
+		res.Status, res.Reason, res.Detail = unknown, "fate_unknown", "the log did not answer in time"
+		c.stats.failed.Add(1)
+		return
+	}
+	c.stats.messages.Add(1)
+	res.Position, res.Duplicate = got.Pos.Seq, got.Dup
+	self := c.cfg.Cluster.ID()
+	for i, n := range got.Nodes { // nobody may be left on this one
+		if n == self && got.Local == 0 {
+			got.Nodes = append(got.Nodes[:i:i], got.Nodes[i+1:]...)
+			break
+		}
+	}
+	if got.Local > 0 && len(got.Nodes) == 0 {
+		got.Nodes = []string{self}
+	}
+	if got.Dup {
+		c.stats.repeated.Add(1)
+	}
+	if res.Nodes = got.Nodes; len(res.Nodes) > 0 {
+		res.Status = delivered
+		c.stats.delivered.Add(1)
+	} else {
+		res.Status = stored
+		c.stats.stored.Add(1)
+	}
+}
+
+// best is what became of the message as a whole: the best that it met with
+// where it was sent, but what is not known comes first.
+func (s *sending) best() string {
+	best := ""
+	for _, res := range s.results[:s.named] {
+		if rank(res.Status) > rank(best) {
+			best = res.Status
+		}
+	}
+	return best
+}
+
+func rank(status string) int {
+	switch status {
+	case unknown:
+		return 5
+	case delivered:
+		return 4
+	case stored:
+		return 3
+	case notConnected:
+		return 2
+	case rejected:
+		return 1
+	}
+	return 0
+}
+
+// failed is the answer to a message that found no log, or nil. Copies of the
+// service's own count too: they were promised.
+func (s *sending) failed() *refusal {
+	none, fate := false, false
+	for _, res := range s.results {
+		none = none || res.Reason == "unavailable"
+		fate = fate || res.Reason == "fate_unknown"
+	}
+	if !none && !fate {
+		return nil
+	}
+	return lost(s.m.own, fate)
+}
+
+// lost is the answer to a message that found no log. own tells that its id is
+// its sender's, so that it can be sent again; fate, that it may be in the log.
+func lost(own, fate bool) *refusal {
+	switch {
+	case own:
+		return unavailable("the log could not be reached, the message's fate is unknown; send it again with the same id, and it is there once")
+	case fate:
+		return unavailable("the log did not answer, the message's fate is unknown; sent again it may be there twice, since it came without an id of its own")
+	}
+	return unavailable("the log could not be reached, and not every target has the message; send it again")
+}

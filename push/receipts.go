@@ -1,0 +1,359 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// receipt is what is kept of a message that was taken.
+type receipt struct {
+	ID      string          `json:"id"`
+	Time    int64           `json:"time"` // Unix ms
+	Targets []receiptTarget `json:"targets"`
+	More    int             `json:"more,omitempty"` // targets that are not kept
+}
+
+type receiptTarget struct {
+	Target string   `json:"target"`
+	Topic  string   `json:"topic"`
+	Epoch  uint64   `json:"epoch"`
+	Seq    uint64   `json:"seq"`
+	Nodes  []string `json:"nodes,omitempty"`
+	Meta   []byte   `json:"meta,omitempty"`
+}
+
+// maxReceiptTargets is how many targets of one message a receipt tells of.
+const maxReceiptTargets = 20
+
+func (r *receipt) add(target string, post *cluster.Outgoing, got *cluster.Receipt) {
+	if len(r.Targets) == maxReceiptTargets {
+		r.More++
+		return
+	}
+	r.Targets = append(r.Targets, receiptTarget{target, post.Topic.Name, got.Pos.Epoch, got.Pos.Seq, got.Nodes, post.Meta})
+}
+
+const (
+	// maxReceipts is how many receipts a node keeps of what it took itself.
+	maxReceipts = 100_000
+	// inGroup is how many messages without an id of their own share a note:
+	// their ids are numbered, so that the note of one is found by its id.
+	inGroup = 64
+	// maxGroups is how many groups are kept that may still grow.
+	maxGroups = 256
+	// gatherReceipts is how long a node gathers receipts before it writes
+	// them where the others find them.
+	gatherReceipts = 5 * time.Millisecond
+	// maxUnwritten is how many notes may wait to be written.
+	maxUnwritten = 10_000
+	// noteWait bounds the writing of one of them.
+	noteWait = 2 * time.Second
+)
+
+// receipts keeps what was taken: the newest here, and all for a time as notes
+// in the registry. Nobody waits for the notes.
+type receipts struct {
+	a    *API
+	wake chan struct{}
+
+	mu     sync.Mutex
+	byID   map[string]*receipt
+	ring   []*receipt // in the order in which they came
+	next   int
+	groups map[string]*group // by the name of their notes
+	order  []string          // names of groups that may grow
+	dirty  []*group
+}
+
+// group is what one note holds.
+type group struct {
+	name  string
+	list  []*receipt
+	dirty bool
+}
+
+func (rs *receipts) init(a *API) {
+	rs.a, rs.wake = a, make(chan struct{}, 1)
+	rs.byID, rs.groups = make(map[string]*receipt), make(map[string]*group)
+}
+
+// keep keeps a receipt. It does not wait.
+func (rs *receipts) keep(r *receipt) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if len(rs.ring) < maxReceipts {
+		rs.ring = append(rs.ring, r)
+	} else {
+		if old := rs.ring[rs.next]; rs.byID[old.ID] == old {
+			delete(rs.byID, old.ID)
+		}
+		rs.ring[rs.next] = r
+		rs.next = (rs.next + 1) % maxReceipts
+	}
+	rs.byID[r.ID] = r
+	if rs.a.opt.Load().Alone {
+		return
+	}
+	if len(rs.dirty) == maxUnwritten {
+		rs.a.stats.lost.Add(1)
+		return
+	}
+	name := groupOf(r.ID)
+	grows := name != "" && strings.HasPrefix(r.ID, rs.a.name)
+	if !grows {
+		name = r.ID
+	}
+	g := rs.groups[name]
+	if g == nil {
+		g = &group{name: name}
+		if grows {
+			rs.groups[name] = g
+			if rs.order = append(rs.order, name); len(rs.order) > maxGroups {
+				delete(rs.groups, rs.order[0])
+				rs.order = rs.order[1:]
+			}
+		}
+	}
+	g.list = append(g.list, r)
+	if !g.dirty {
+		g.dirty, rs.dirty = true, append(rs.dirty, g)
+		select {
+		case rs.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// groupOf is the name of the note that has a message's receipt, if its id is
+// one that an API made; else "".
+func groupOf(id string) string {
+	name, ok := strings.CutPrefix(id, "msg_")
+	if !ok || len(name) < nonceText+1 {
+		return ""
+	}
+	n, err := strconv.ParseUint(name[nonceText:], 36, 64)
+	if err != nil {
+		return ""
+	}
+	return "msg_" + name[:nonceText] + ":" + strconv.FormatUint(n/inGroup, 36)
+}
+
+func noteName(group string) string { return "push:" + group }
+
+// run writes notes until ctx is done, and what is left then.
+func (rs *receipts) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWait)
+			defer cancel()
+			rs.write(last)
+			return nil
+		case <-rs.wake:
+		}
+		pause(ctx, gatherReceipts)
+		rs.write(ctx)
+	}
+}
+
+// write writes what is not written. What cannot be is counted, and found on
+// this node only.
+func (rs *receipts) write(ctx context.Context) {
+	type note struct {
+		name string
+		list []*receipt
+	}
+	rs.mu.Lock()
+	notes := make([]note, len(rs.dirty))
+	for i, g := range rs.dirty {
+		g.dirty = false
+		notes[i] = note{g.name, g.list} // lists only grow
+	}
+	rs.dirty = nil
+	rs.mu.Unlock()
+	ttl := rs.a.opt.Load().ReceiptTTL
+	var wg sync.WaitGroup
+	const writers = 4
+	for w := range writers {
+		wg.Go(func() {
+			for i := w; i < len(notes); i += writers {
+				value, _ := json.Marshal(notes[i].list) // texts and numbers
+				once, cancel := context.WithTimeout(ctx, noteWait)
+				err := rs.a.cfg.Registry.PutNote(once, noteName(notes[i].name), value, ttl)
+				cancel()
+				if err != nil {
+					rs.a.stats.lost.Add(uint64(len(notes[i].list)))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// find returns the receipt of a message, nil if none is known any more.
+func (rs *receipts) find(ctx context.Context, id string) (*receipt, error) {
+	rs.mu.Lock()
+	r := rs.byID[id]
+	rs.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	for _, name := range []string{id, groupOf(id)} {
+		if name == "" {
+			continue
+		}
+		value, err := rs.a.cfg.Registry.GetNote(ctx, noteName(name))
+		if errors.Is(err, registry.ErrUnknown) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var list []*receipt
+		if json.Unmarshal(value, &list) != nil {
+			continue
+		}
+		if i := slices.IndexFunc(list, func(r *receipt) bool { return r != nil && r.ID == id }); i >= 0 {
+			return list[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// far is how far a message has got at one target.
+type far struct {
+	Target   string   `json:"target"`
+	Position uint64   `json:"position"`
+	Routed   []string `json:"routed"` // nodes
+	// Written counts connections that were handed it, Following those that
+	// are there now.
+	Written   int  `json:"written"`
+	Following int  `json:"following"`
+	Passed    bool `json:"passed"`           // a client resumed or acknowledged beyond it
+	Silent    int  `json:"silent,omitempty"` // nodes that did not answer
+}
+
+// receipt is GET /api/v1/messages/{id}. With ?target=user/alice it is found in
+// the target's log, however long ago its receipt was forgotten.
+func (c *call) receipt() {
+	id := c.r.PathValue("id")
+	if wrong := wrongID(id); wrong != "" {
+		c.refuse(invalid(&problems{list: []Problem{{"id", wrong}}}))
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
+	defer cancel()
+	var r *receipt
+	var err error
+	if target := c.r.URL.Query().Get("target"); target != "" {
+		p, wrong := ParsePlace(target)
+		if wrong == "" && p.Kind == Connection {
+			wrong = "is a connection: name the topic that it follows"
+		}
+		if wrong != "" {
+			c.refuse(invalid(&problems{list: []Problem{{"target", wrong}}}))
+			return
+		}
+		if bad := c.may("target", []Place{p}); bad != nil && !c.who.Admin {
+			c.refuse(bad)
+			return
+		}
+		r, err = c.inLog(ctx, id, target)
+	} else {
+		r, err = c.receipts.find(ctx, id)
+	}
+	switch {
+	case err != nil:
+		c.refuse(unavailable("what became of the message cannot be told now"))
+		return
+	case r == nil:
+		c.refuse(&refusal{status: http.StatusNotFound, reason: "unknown_message",
+			detail: "no message of this id is known, or it was too long ago; with ?target=user/{id} its log is searched"})
+		return
+	}
+	if !c.who.Admin && !slices.ContainsFunc(r.Targets, func(t receiptTarget) bool { return c.who.MayPublish(t.Topic) }) {
+		c.refuse(forbidden("id", "is of a message to others, to whom you may not publish"))
+		return
+	}
+	c.answer(http.StatusOK, c.howFar(ctx, r))
+}
+
+// inLog makes a receipt of what a topic's log says.
+func (c *call) inLog(ctx context.Context, id, topic string) (*receipt, error) {
+	stream := cluster.TopicOf(topic).ID
+	pos, err := c.cfg.Log.Find(ctx, stream, []byte(id))
+	if errors.Is(err, reconnect.ErrUnknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.cfg.at(ctx, stream, pos)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	return &receipt{ID: id, Time: f.Time, Targets: []receiptTarget{{Target: topic, Topic: topic, Epoch: pos.Epoch, Seq: pos.Seq, Meta: f.Meta}}}, nil
+}
+
+// at reads one frame, nil if it is not kept any more.
+func (cfg *Config) at(ctx context.Context, stream sse.StreamID, pos sse.Pos) (*sse.Frame, error) {
+	frames, err := cfg.Log.Read(ctx, stream, sse.Pos{Epoch: pos.Epoch, Seq: pos.Seq - 1}, 1)
+	if err != nil && !errors.Is(err, reconnect.ErrGap) && !errors.Is(err, reconnect.ErrUnknown) {
+		return nil, err
+	}
+	if len(frames) == 0 || frames[0].Pos != pos {
+		return nil, nil
+	}
+	return &frames[0], nil
+}
+
+// howFar asks the cluster how far a message has got.
+func (c *call) howFar(ctx context.Context, r *receipt) any {
+	list := make([]far, len(r.Targets))
+	var wg sync.WaitGroup
+	for i := range r.Targets {
+		wg.Go(func() {
+			t := &r.Targets[i]
+			topic, pos := cluster.TopicOf(t.Topic), sse.Pos{Epoch: t.Epoch, Seq: t.Seq}
+			d := c.cfg.Cluster.Written(ctx, topic, pos, t.Meta)
+			list[i] = far{Target: t.Target, Position: t.Seq, Routed: t.Nodes, Written: d.Written, Following: d.Connections, Silent: d.Silent}
+			if list[i].Routed == nil {
+				list[i].Routed = []string{}
+			}
+			passed, err := c.cfg.Log.Passed(ctx, topic.ID)
+			list[i].Passed = err == nil && passed.Seq >= t.Seq
+		})
+	}
+	wg.Wait()
+	out := struct {
+		ID       string   `json:"id"`
+		Accepted string   `json:"accepted"` // when the log took it
+		Routed   []string `json:"routed"`
+		Written  int      `json:"written"`
+		Passed   bool     `json:"passed"`
+		Targets  []far    `json:"targets"`
+		More     int      `json:"more_targets,omitempty"`
+	}{ID: r.ID, Accepted: time.UnixMilli(r.Time).UTC().Format(timeFormat), Routed: []string{}, Targets: list, More: r.More}
+	for _, f := range list {
+		out.Written += f.Written
+		out.Passed = out.Passed || f.Passed
+		for _, n := range f.Routed {
+			if !slices.Contains(out.Routed, n) {
+				out.Routed = append(out.Routed, n)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,332 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ssegate/cluster"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+const (
+	// hookLook is how often a node looks for what is due.
+	hookLook = 250 * time.Millisecond
+	// hookTake is how many messages it takes at once, and hookPosts how many
+	// of them it tells of at once.
+	hookTake  = 64
+	hookPosts = 8
+	// hookMore is how much longer than its attempts a node may hold what it
+	// took, before another does it again.
+	hookMore = 20 * time.Second
+	// maxHookPause is the longest pause between two attempts.
+	maxHookPause = time.Hour
+)
+
+// webhook tells an address of messages for users that nobody got in time.
+//
+// A message that is taken is booked with the registry, to be looked at when
+// its time has come, by whichever node comes first. Who takes items puts them
+// back at once as one, due when it must be done with them, and notes when it
+// is: so they outlive it. Whatever goes wrong, the address is told rather twice
+// than never.
+type webhook struct {
+	a      *API
+	client *http.Client
+}
+
+// item is a message that is looked at later.
+type item struct {
+	Topic   string `json:"t"`
+	Epoch   uint64 `json:"e"`
+	Seq     uint64 `json:"s"`
+	ID      string `json:"id"`
+	Whole   bool   `json:"w,omitempty"` // the event's data is the envelope
+	Attempt int    `json:"n,omitempty"` // that failed so far
+
+	// Instead of these: what somebody took, and the note that it is done.
+	Taken []item `json:"taken,omitempty"`
+	Note  string `json:"note,omitempty"`
+}
+
+func (h *webhook) init(a *API) {
+	h.a = a
+	h.client = &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: hookPosts, IdleConnTimeout: 30 * time.Second,
+			TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
+		},
+	}
+}
+
+// book has messages to users looked at when somebody should have got them.
+// Where that cannot be written, the message counts as one whose fate is not
+// known: it is in the log, but if nobody comes for it nobody hears of that.
+func (h *webhook) book(ctx context.Context, r *round, sendings []sending) {
+	o := &r.c.opt.Webhook
+	if o.URL == "" {
+		return
+	}
+	var items [][]byte
+	var results []*result
+	for i := range sendings {
+		s := &sendings[i]
+		for j, at := range s.posts {
+			if at < 0 || r.got[at].Err != nil || !strings.HasPrefix(r.posts[at].Topic.Name, "user/") {
+				continue
+			}
+			pos := r.got[at].Pos
+			items = append(items, mustJSON(item{Topic: r.posts[at].Topic.Name, Epoch: pos.Epoch, Seq: pos.Seq, ID: s.m.id, Whole: s.m.whole}))
+			results = append(results, &s.results[j])
+		}
+	}
+	if len(items) == 0 {
+		return
+	}
+	if err := h.a.cfg.Registry.PutDue(ctx, time.Now().Add(o.After), items); err != nil {
+		for _, res := range results {
+			res.Status, res.Reason, res.Detail = unknown, "fate_unknown", "it is in the log, but the webhook may not hear of it"
+		}
+	}
+}
+
+// run looks for what is due until ctx is done.
+func (h *webhook) run(ctx context.Context) error {
+	defer h.client.CloseIdleConnections()
+	failing := false
+	for ctx.Err() == nil {
+		o := h.a.opt.Load().Webhook
+		if o.URL == "" {
+			pause(ctx, time.Second)
+			continue
+		}
+		n, err := h.turn(ctx, &o)
+		if err != nil && !failing && ctx.Err() == nil {
+			h.a.cfg.Report("webhook items cannot be read", err)
+		}
+		if failing = err != nil; failing {
+			pause(ctx, 4*hookLook)
+		} else if n < hookTake {
+			pause(ctx, hookLook)
+		}
+	}
+	return nil
+}
+
+// turn takes what is due and deals with it.
+func (h *webhook) turn(ctx context.Context, o *Webhook) (taken int, err error) {
+	reg := h.a.cfg.Registry
+	raw, err := reg.TakeDue(ctx, time.Now(), hookTake)
+	if err != nil || len(raw) == 0 {
+		return 0, err
+	}
+	// From here to the end of hold a kill would lose what was taken; it is
+	// one round trip.
+	var items []item
+	for _, b := range raw {
+		var it item
+		if err := json.Unmarshal(b, &it); err != nil {
+			h.a.cfg.Report("an item of the webhook cannot be read", err)
+			continue
+		}
+		if it.Taken == nil {
+			items = append(items, it)
+			continue
+		}
+		switch _, err := reg.GetNote(ctx, it.Note); {
+		case errors.Is(err, registry.ErrUnknown):
+			items = append(items, it.Taken...) // its holder is gone
+		case err != nil:
+			h.back(ctx, [][]byte{b}, hookMore)
+		}
+	}
+	if len(items) == 0 {
+		return len(raw), nil
+	}
+	long := time.Duration((len(items)+hookPosts-1)/hookPosts)*(o.Timeout+h.a.opt.Load().Wait) + hookMore
+	hold := item{Taken: items, Note: "push:hook:" + rand.Text()}
+	if err := reg.PutDue(ctx, time.Now().Add(long), [][]byte{mustJSON(hold)}); err != nil {
+		h.back(ctx, raw, 0)
+		return 0, err
+	}
+	if h.all(ctx, o, items) {
+		return len(raw), reg.PutNote(ctx, hold.Note, []byte("done"), 2*long)
+	}
+	return len(raw), nil
+}
+
+// back puts back what was taken, whatever becomes of ctx.
+func (h *webhook) back(ctx context.Context, raw [][]byte, after time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWait)
+	defer cancel()
+	if err := h.a.cfg.Registry.PutDue(ctx, time.Now().Add(after), raw); err != nil {
+		h.a.cfg.Report("items of the webhook may be lost", err)
+	}
+}
+
+// all deals with items, some of them at once. It reports whether nothing is
+// left to be done about them.
+func (h *webhook) all(ctx context.Context, o *Webhook, items []item) bool {
+	var mu sync.Mutex
+	done := true
+	var wg sync.WaitGroup
+	for w := range hookPosts {
+		wg.Go(func() {
+			for i := w; i < len(items); i += hookPosts {
+				if !h.one(ctx, o, items[i]) {
+					mu.Lock()
+					done = false
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return done && ctx.Err() == nil
+}
+
+// one deals with one message: it is let go if somebody got it or if it is no
+// longer there; else the address is told, now or, where that fails, later.
+func (h *webhook) one(ctx context.Context, o *Webhook, it item) (done bool) {
+	ask, cancel := context.WithTimeout(ctx, h.a.opt.Load().Wait)
+	defer cancel()
+	topic, pos := cluster.TopicOf(it.Topic), sse.Pos{Epoch: it.Epoch, Seq: it.Seq}
+	frame, err := h.a.cfg.at(ask, topic.ID, pos)
+	if err != nil {
+		return false // the log is away: the hold brings it back
+	}
+	if frame == nil { // past its time, or the log forgot it
+		h.a.stats.webhookFailed.Add(1)
+		h.a.cfg.Report("a message was gone before the webhook could be told", fmt.Errorf("message %s", it.ID))
+		return true
+	}
+	passed, err := h.a.cfg.Log.Passed(ask, topic.ID)
+	if err != nil {
+		return false
+	}
+	if passed.Seq >= it.Seq || h.a.cfg.Cluster.Written(ask, topic, pos, frame.Meta).Written > 0 {
+		h.a.stats.webhookGot.Add(1)
+		return true
+	}
+	body := envelopeOf(&it, frame)
+	err = h.post(ctx, o, &it, body)
+	if err == nil {
+		h.a.stats.webhookDone.Add(1)
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	h.a.stats.webhookRetried.Add(1)
+	if it.Attempt++; it.Attempt >= o.Attempts {
+		h.a.stats.webhookFailed.Add(1)
+		h.a.cfg.Report("the webhook was not told of a message", fmt.Errorf("message %s, %d attempts: %w", it.ID, it.Attempt, err))
+		return true
+	}
+	next := time.Now().Add(min(o.Retry<<min(it.Attempt-1, 12), maxHookPause))
+	return h.a.cfg.Registry.PutDue(ctx, next, [][]byte{mustJSON(it)}) == nil
+}
+
+// envelopeOf is what the webhook is told: the envelope as it was sent, or one
+// that is made of what the event says where the data alone is kept.
+func envelopeOf(it *item, f *sse.Frame) []byte {
+	d := sse.NewDecoder(len(f.Block) + 1)
+	d.Feed(f.Block)
+	var ev sse.Event
+	if ok, _ := d.Next(&ev); !ok {
+		return nil
+	}
+	data := slices.Clone(ev.Data)
+	if it.Whole {
+		return data
+	}
+	if !json.Valid(data) {
+		data = mustJSON(string(data))
+	}
+	_, user, _ := strings.Cut(it.Topic, "/")
+	return mustJSON(struct {
+		ID        string            `json:"id"`
+		Timestamp string            `json:"timestamp"`
+		Type      string            `json:"type,omitempty"`
+		Target    map[string]string `json:"target"`
+		Data      json.RawMessage   `json:"data"`
+	}{it.ID, time.UnixMilli(f.Time).UTC().Format(timeFormat), string(ev.Name), map[string]string{"user_id": user}, data})
+}
+
+// post tells the address of a message. Only a 2xx counts.
+//
+// Ssegate-Signature is "t=<Unix seconds>,v1=<hex>": the HMAC-SHA256 of the
+// seconds, a dot and the body, by the secret.
+func (h *webhook) post(ctx context.Context, o *Webhook, it *item, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.URL, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "ssegate")
+	req.Header.Set("Idempotency-Key", headerText(it.ID))
+	req.Header.Set("Ssegate-Topic", headerText(it.Topic))
+	req.Header.Set("Ssegate-Attempt", strconv.Itoa(it.Attempt+1))
+	if o.Secret != "" {
+		at := strconv.FormatInt(time.Now().Unix(), 10)
+		req.Header.Set("Ssegate-Signature", "t="+at+",v1="+Sign(o.Secret, at, body))
+	}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return withoutAddress(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("it answered %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// Sign is the signature of a webhook's body that was sent at these Unix
+// seconds, in hex.
+func Sign(secret, at string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	io.WriteString(mac, at)
+	mac.Write([]byte{'.'})
+	mac.Write(body)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// headerText is a text as a header can have it: ids and topics may have any
+// letters.
+func headerText(s string) string {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return strconv.QuoteToASCII(s)
+		}
+	}
+	return s
+}
+
+// withoutAddress is an error of the client without the address, which may have
+// a secret in it.
+func withoutAddress(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
+}
