@@ -54,16 +54,20 @@ func (n *Node) beat(ctx context.Context) {
 	self.Connections = n.Connections()
 	self.Streams, _ = n.Streams()
 	self.Draining = n.cfg.Draining()
+	at := time.Since(self.Started)
 	lapsed, err := n.cfg.Registry.Beat(ctx, self, n.cfg.DeadAfter)
+	n.mu.Lock()
+	first := n.lapsed.IsZero()
+	if err == nil && lapsed {
+		n.lapsed = time.Now()
+	}
+	n.mu.Unlock()
+	n.beaten(at, lapsed && !first, err)
 	if err != nil {
 		n.count.registryErrors.Add(1)
 		return
 	}
 	if lapsed {
-		n.mu.Lock()
-		first := n.lapsed.IsZero()
-		n.lapsed = time.Now()
-		n.mu.Unlock()
 		if !first {
 			n.cfg.Report(Report{What: "lease had lapsed; registering everything again", Node: n.ID()})
 		}
@@ -262,7 +266,7 @@ func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
 			s.refollow(ctx, s.fastest())
 		}
 		if moved || rec.State == registry.StateEnded {
-			s.readOn(gctx)
+			s.readOn(gctx, rec.Epoch)
 		}
 		if s.over.Load() {
 			return
@@ -311,14 +315,19 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 		n.cfg.Report(Report{What: "dead owner's log could not be fenced", Stream: s.ID, Node: rec.Owner, Err: err})
 		return
 	}
-	s.readOn(ctx)
+	s.readOn(ctx, rec.Epoch)
 	ahead := uint64(0)
 	if !goOn {
 		ahead = s.fastest() // clients that have more than the log ever got are to see the end too
 	}
 	s.feed.Lock()
 	s.tail.Epoch = rec.Epoch
-	s.tail.Seq = max(s.tail.Seq, last.Pos.Seq, ahead)
+	if !goOn || err != nil {
+		last.Pos.Seq = max(s.tail.Seq, last.Pos.Seq, ahead)
+	}
+	s.tail.Seq = last.Pos.Seq
+	s.term.Store(&term{old: last.Pos.Epoch, fence: s.tail})
+	s.hub.Append([]sse.Frame{{Pos: s.tail, Kind: sse.KindFence}})
 	s.logged.Store(s.tail.Seq)
 	s.mu.Lock()
 	over := s.over.Load()
@@ -330,6 +339,7 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	s.spec.Route, s.spec.Principal, s.spec.Request = rec.Route, rec.Principal, rec.Request
 	s.minter = reconnect.NewMinter(s.ID, n.tag, rec.Epoch)
 	s.mu.Unlock()
+	s.heritable, s.lapse = len(rec.Request) > 0, n.lapse()
 	s.owned.Store(true)
 	s.feed.Unlock()
 	if over {

@@ -97,6 +97,10 @@ type Node struct {
 	regs    registrar
 	lapsed  time.Time // when our own lease was last found gone
 
+	lapses    atomic.Uint64 // how often that was
+	renewed   atomic.Int64  // when the last beat that got through began, since the start
+	beatFails atomic.Bool   // the last one did not
+
 	tag   [8]byte        // of our id, as edge ids bear it
 	wg    sync.WaitGroup // short-lived helpers: takeovers, follow-ups
 	ctx   context.Context

@@ -70,7 +70,8 @@ func TestOwnerDies(t *testing.T) {
 						t.Fatal("the stream ended before its owner was dead")
 					}
 				}
-				wait(heartbeat + 2*checkEvery)
+				// Who asks the new owner before it has fenced the log finds out by its next look at it.
+				wait(heartbeat + 2*checkEvery + tailCheck)
 				for i, c := range all {
 					c.hasThenLost(uint64(1+40*(i%2)), 123)
 				}

@@ -18,7 +18,10 @@ import (
 // Errors: ErrUnknown, ErrUnavailable.
 func (n *Node) Open(ctx context.Context, id sse.StreamID, owner [8]byte, after sse.Pos, local func(registry.Record) Local) (*Stream, error) {
 	if s := n.lookup(id); s != nil {
-		return s, nil
+		if !s.owned.Load() || after.Epoch <= s.epoch() || s.stillOurs(ctx) {
+			return s, nil
+		}
+		s.Release() // the client comes from the node that has succeeded us
 	}
 	rec, err := n.find(ctx, id, owner)
 	if err != nil {
@@ -84,12 +87,13 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 	cancel()
 	var end []sse.Frame // what the ring of an ended stream holds: its end
 	tail := after       // the log is away: the owner may still have in memory what comes next
+	claimed := true     // by the client alone
 	switch {
 	case err != nil && rec.State == registry.StateEnded:
 		return nil, ErrUnavailable
 	case err != nil:
 	case tails[0].Kind == sse.KindEnd:
-		tail = tails[0].Pos
+		tail, claimed = tails[0].Pos, false
 		rec.State, rec.End, rec.Tail = registry.StateEnded, tails[0].End, tail
 		tctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 		end, err = n.cfg.Log.Read(tctx, rec.Stream, sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq - 1}, 1)
@@ -107,17 +111,22 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		if err != nil {
 			return nil, ErrUnknown
 		}
-		rec.State, rec.End, tail = registry.StateLive, sse.EndNone, tails[0].Pos
+		rec.State, rec.End = registry.StateLive, sse.EndNone
+		tail, claimed = tails[0].Pos, false
 	case rec.State == registry.StateEnded:
-		tail = sse.Pos{Epoch: rec.Tail.Epoch, Seq: rec.Tail.Seq - 1}
+		tail, claimed = sse.Pos{Epoch: rec.Tail.Epoch, Seq: rec.Tail.Seq - 1}, false
 		end = []sse.Frame{{Pos: rec.Tail, Kind: sse.KindEnd, End: rec.End}}
 	case !n.logReaches(ctx, rec.Stream, after, tails[0].Pos):
 		// The log has lost what comes next (it was emptied, say). The owner
 		// may have it in memory: begin where the client is, and let it send.
 	default:
-		tail = tails[0].Pos
+		tail, claimed = tails[0].Pos, false
 	}
-	tail.Epoch = max(tail.Epoch, rec.Epoch)
+	first := sse.Pos{Seq: tail.Seq + 1} // of no epoch: nobody can vouch for what is before it
+	if !claimed {
+		tail.Epoch = max(tail.Epoch, rec.Epoch)
+		first.Epoch = tail.Epoch
+	}
 	local.capRing(local.Limits)
 	s := &Stream{
 		ID: rec.Stream, node: n, local: local, begun: make(chan struct{}), rec: rec, refs: 1,
@@ -127,7 +136,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		close(s.begun)
 	}
 	s.hub = n.cfg.Hub.Open(hub.StreamOptions{
-		First:      sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1},
+		First:      first,
 		Heartbeat:  local.Heartbeat,
 		Slow:       local.Slow,
 		RingEvents: local.RingEvents, RingBytes: local.RingBytes,
@@ -205,7 +214,8 @@ func (n *Node) dropReplica(s *Stream) {
 
 // receive takes frames that another node or the log has for a replica. A jump
 // is not waited for: the ring begins anew behind it, and each follower is
-// brought across it from the log before anything newer goes out to it.
+// brought across it from the log before anything newer goes out to it. Where a
+// newer owner writes what is here already, what is here counts no more.
 func (s *Stream) receive(frames []sse.Frame) {
 	s.feed.Lock()
 	if s.owned.Load() || s.over.Load() {
@@ -216,7 +226,7 @@ func (s *Stream) receive(frames []sse.Frame) {
 		f := frames[0]
 		if f.Kind == sse.KindFence {
 			s.tail.Epoch = max(s.tail.Epoch, f.Pos.Epoch)
-		} else if f.Pos.Seq > s.tail.Seq && f.Pos.Epoch >= s.tail.Epoch {
+		} else if f.Pos.Seq > s.tail.Seq && f.Pos.Epoch >= s.tail.Epoch || f.Pos.Epoch > s.tail.Epoch {
 			break
 		}
 		frames = frames[1:]
@@ -356,21 +366,23 @@ func (n *Node) checkTails(ctx context.Context) (moved bool) {
 	}
 	for i, s := range replicas {
 		s.feed.Lock()
-		behind := tails[i].Pos.Seq > s.tail.Seq
+		at := tails[i].Pos
+		behind := at.Seq > s.tail.Seq || at.Epoch > s.tail.Epoch && tails[i].Kind != sse.KindFence
 		s.feed.Unlock()
 		if behind && n.busUp.Load() {
 			n.count.foundByCheck.Add(1)
 		}
 		if behind {
 			moved = true
-			s.readOn(tctx)
+			s.readOn(tctx, at.Epoch)
 		}
 	}
 	return moved
 }
 
-// readOn feeds a replica from the log until it has reached the tail.
-func (s *Stream) readOn(ctx context.Context) {
+// readOn feeds a replica from the log, whose tail is known to be of this epoch,
+// until it has reached the tail.
+func (s *Stream) readOn(ctx context.Context, epoch uint64) {
 	const page = 512
 	for {
 		s.feed.Lock()
@@ -379,6 +391,15 @@ func (s *Stream) readOn(ctx context.Context) {
 		frames, err := s.node.cfg.Log.Read(ctx, s.ID, after, page)
 		if err != nil && !errors.Is(err, reconnect.ErrGap) {
 			return
+		}
+		if len(frames) > 0 {
+			epoch = frames[0].Pos.Epoch
+		}
+		if epoch > after.Epoch { // perhaps it has not only come further
+			fork, err := reconnect.Fork(ctx, s.node.cfg.Log, s.ID, after)
+			if err == nil && fork.Pos.Seq > 0 {
+				frames = []sse.Frame{fork} // and from there on
+			}
 		}
 		if len(frames) == 0 {
 			return

@@ -72,12 +72,18 @@ type Stream struct {
 	over  atomic.Bool // an end frame was appended
 	quiet atomic.Bool // the registry is not to hear of it yet
 	begun chan struct{}
+	term  atomic.Pointer[term] // where it was taken over
 
 	// In the hands of whoever appends: the pump, or under feed the bus.
 	feed   sync.Mutex
 	tail   sse.Pos
 	logged atomic.Uint64 // the log has everything up to here
-	queued atomic.Bool   // stands in the outbox's list
+
+	// The pump's.
+	heritable bool   // another node may take the stream over
+	lapse     uint64 // Node.lapse when it was last asked whether one did
+
+	queued atomic.Bool // stands in the outbox's list
 
 	eolKnown bool          // replica: the hub knows the stream's line end; under feed
 	told     atomic.Uint64 // replica: Seq of the fastest follower as the owner knows it
@@ -121,6 +127,7 @@ func (n *Node) Begin(spec Spec) *Stream {
 		refs:  1,
 	}
 	s.owned.Store(true)
+	s.heritable, s.lapse = len(spec.Request) > 0, n.lapse()
 	s.tail = sse.Pos{Epoch: newEpoch(0)}
 	s.rec = registry.Record{
 		Stream: s.ID, Owner: n.ID(), Epoch: s.tail.Epoch, State: registry.StateStarting,
@@ -157,6 +164,7 @@ func (s *Stream) KeepRequest(req []byte) {
 	s.mu.Lock()
 	s.rec.Request = req
 	s.mu.Unlock()
+	s.heritable = len(req) > 0
 }
 
 // Adopt says how the pump of a stream that was taken over is cancelled, and
@@ -213,6 +221,13 @@ func (s *Stream) Minter() *reconnect.Minter {
 
 // Next is the position of the frame that the pump appends next.
 func (s *Stream) Next() sse.Pos { return sse.Pos{Epoch: s.tail.Epoch, Seq: s.tail.Seq + 1} }
+
+// epoch is the newest epoch that is known of the stream.
+func (s *Stream) epoch() uint64 {
+	s.feed.Lock()
+	defer s.feed.Unlock()
+	return s.tail.Epoch
+}
 
 // SetHead says that the upstream has begun an event stream with this head.
 func (s *Stream) SetHead(head []byte) {
@@ -284,9 +299,11 @@ func (s *Stream) SetUpstreamRetry() {
 }
 
 // Append gives frames that the pump has numbered from Next on to the local
-// followers and, later, to the log and the other nodes. Blocks are copied.
+// followers and, later, to the log and the other nodes. Blocks are copied. It
+// waits, within askOwner, only when this node has been taken for dead since
+// the last call and another may have the stream now.
 func (s *Stream) Append(frames []sse.Frame) {
-	if len(frames) == 0 {
+	if len(frames) == 0 || s.doubtful() && !s.stillOurs(s.node.ctx) {
 		return
 	}
 	s.feed.Lock()
@@ -464,7 +481,6 @@ func (s *Stream) fenced() {
 	if !s.owned.CompareAndSwap(true, false) {
 		return
 	}
-	s.node.cfg.Report(Report{What: "stream was taken over by another node", Stream: s.ID})
 	s.over.Store(true)
 	s.mu.Lock()
 	cancel := s.spec.Cancel
@@ -472,14 +488,22 @@ func (s *Stream) fenced() {
 	if cancel != nil {
 		cancel(ErrFenced)
 	}
+	s.node.unlist(s) // before anybody comes back
 	for f := range s.hub.All() {
 		f.Kick(ReasonMoved, nil, false)
 	}
-	s.node.forget(s)
+	s.hub.Close()
+	s.node.cfg.Report(Report{What: "stream was taken over by another node", Stream: s.ID})
 }
 
-// forget takes a stream out of the node's tables.
+// forget drops a stream.
 func (n *Node) forget(s *Stream) {
+	n.unlist(s)
+	s.hub.Close()
+}
+
+// unlist takes a stream out of the node's tables.
+func (n *Node) unlist(s *Stream) {
 	s.mu.Lock()
 	s.gone = true
 	key, print := s.key, s.print
@@ -495,7 +519,6 @@ func (n *Node) forget(s *Stream) {
 		delete(n.prints, print)
 	}
 	n.mu.Unlock()
-	s.hub.Close()
 }
 
 // eolOf tells the line end of an encoded block.

@@ -81,7 +81,7 @@ func (f *Follower) catchUp() (verdict, bool) {
 		how := sse.End(c.end &^ endSet)
 		f.parting = &parting{why: reasonOf(how), clean: how.Clean()}
 		return verdict{}, false
-	case f.flip():
+	case f.flip(false):
 		return verdict{}, false
 	case c.fell && s.o.Slow == SlowCut:
 		f.parting = &parting{why: ReasonSlow}
@@ -99,11 +99,12 @@ func (f *Follower) catchUp() (verdict, bool) {
 	return verdict{do: read}, true
 }
 
-// flip goes back to the ring if that has what comes next.
-func (f *Follower) flip() bool {
+// flip goes back to the ring if that has what comes next; asked says that the
+// Source has nothing.
+func (f *Follower) flip(asked bool) bool {
 	s := f.s
 	s.mu.Lock()
-	seg, at, ok := s.locate(f.at())
+	seg, at, ok := s.locate(f.at(), asked)
 	if ok {
 		f.enter(seg, at)
 	}
@@ -199,7 +200,7 @@ func (f *Follower) took(page []sse.Frame, err error) verdict {
 			f.parting.why = ReasonSource
 		}
 		return f.advance()
-	case f.flip():
+	case f.flip(true):
 		return f.advance()
 	}
 	c.state = waiting

@@ -142,7 +142,7 @@ func (s *Stream) Follow(c Conn, o FollowOptions) *Follower {
 	f.mu.Lock()
 	s.mu.Lock()
 	s.insert(f)
-	if seg, at, ok := s.locate(o.After); ok {
+	if seg, at, ok := s.locate(o.After, false); ok {
 		f.enter(seg, at)
 	}
 	s.mu.Unlock()

@@ -216,6 +216,7 @@ func (s *Stream) push(f *sse.Frame, room, rest int) (evict bool) {
 			seg.old, seg.fork = last.epoch, before
 		}
 	}
+	seg.begun = seg.begun || f.Kind != sse.KindNote && f.Kind != sse.KindFence
 	if back {
 		for s.head != seg {
 			evict = s.drop() || evict
@@ -256,7 +257,7 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 
 func (s *Stream) link(seg *segment) {
 	if seg.epoch == s.last.epoch {
-		seg.old, seg.fork = s.last.old, s.last.fork
+		seg.old, seg.fork, seg.begun = s.last.old, s.last.fork, s.last.begun
 	}
 	s.last.next.Store(seg)
 	s.last = seg
@@ -352,10 +353,10 @@ func (s *Stream) relieve(b *budget) {
 
 // locate returns the place in the ring of a follower that is at p; false when
 // the frame it needs next is not there, or it is not sure that p is a place in
-// this stream. The caller holds the lock.
-func (s *Stream) locate(p sse.Pos) (seg *segment, at int32, ok bool) {
-	// Where nothing has come yet that p could be in the way of, it may wait.
-	if p.Seq >= s.tail.Seq && (s.end.Load() == 0 || s.last.vouches(p)) {
+// this stream. One of whom the Source knows nothing (asked) may wait while the
+// present epoch has no frame that could show it. The caller holds the lock.
+func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool) {
+	if p.Seq >= s.tail.Seq && (s.last.vouches(p) || asked && !s.last.begun) {
 		return s.last, s.last.n.Load(), true
 	}
 	for seg = s.head; seg != nil; seg = seg.next.Load() {

@@ -42,12 +42,14 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 		st.p.refuse(x, full, x.route.Retry)
 		return true
 	}
-	if rec.State == registry.StateEnded && st.nothingAfter(x, a, rec, after) {
-		s.Release()
-		return st.over(x, a, rec)
-	}
-	if rec.State == registry.StateEnded && after.Seq >= rec.Tail.Seq {
-		after.Seq = rec.Tail.Seq - 1 // it had more than the log ever got, but not how it ended
+	if rec.State == registry.StateEnded && !s.Replaced(st.ctx, after) {
+		if st.nothingAfter(x, a, rec, after) {
+			s.Release()
+			return st.over(x, a, rec)
+		}
+		if after.Seq >= rec.Tail.Seq {
+			after.Seq = rec.Tail.Seq - 1 // it had more than the log ever got, but not how it ended
+		}
 	}
 	st.follow(x, s, decodeHead(rec.Head), a, after, true)
 	return true

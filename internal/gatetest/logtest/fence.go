@@ -49,6 +49,48 @@ func testFence(t *testing.T, s *suite) {
 	wantFrames(t, s.all(t, id, 3), whole)
 }
 
+// testFork: a position of an owner that was succeeded before it knew is told
+// from one that the log goes on behind.
+func testFork(t *testing.T, s *suite) {
+	id := sse.NewStreamID()
+	fork := func(epoch, seq, wantEpoch, wantSeq uint64) {
+		t.Helper()
+		got, err := reconnect.Fork(t.Context(), s.Log, id, sse.Pos{Epoch: epoch, Seq: seq})
+		if err != nil || got.Pos != (sse.Pos{Epoch: wantEpoch, Seq: wantSeq}) {
+			t.Errorf("who has %d-%d goes on with %v, %v; want %d-%d", epoch, seq, got.Pos, err, wantEpoch, wantSeq)
+		}
+	}
+	fork(10, 5, 0, 0) // nothing is known
+	s.mustAppend(t, id, run(10, 1, 40))
+	fork(10, 40, 0, 0)
+	fork(10, 45, 0, 0) // not written yet
+	s.mustFence(t, id, 20)
+	fork(10, 40, 0, 0)
+	fork(10, 45, 0, 0) // will never be written, but nothing else is either
+	s.mustAppend(t, id, run(20, 41, 3))
+	fork(10, 40, 0, 0)
+	for seq := uint64(41); seq < 50; seq++ {
+		fork(10, seq, 20, 41)
+		fork(20, seq, 0, 0)
+	}
+	s.mustAppend(t, id, run(20, 44, 57))
+	s.mustFence(t, id, 30)
+	s.mustFence(t, id, 40)
+	s.mustAppend(t, id, run(40, 101, 100))
+	for _, seq := range []uint64{41, 77, 100, 101, 102, 150, 200, 201, 1000} {
+		fork(10, seq, 20, 41)
+	}
+	fork(20, 100, 0, 0)
+	for _, seq := range []uint64{101, 150, 200, 201, 1000} {
+		fork(20, seq, 40, 101)
+		fork(30, seq, 40, 101)
+	}
+	fork(40, 1000, 0, 0)
+	for seq := range uint64(41) {
+		fork(10, seq, 0, 0)
+	}
+}
+
 // testFenceAgain: one epoch fences once, and owners that die before their
 // first frame leave fences only.
 func testFenceAgain(t *testing.T, s *suite) {

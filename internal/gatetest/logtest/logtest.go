@@ -59,6 +59,7 @@ func Run(t *testing.T, d Driver) {
 		{"Fence", testFence},
 		{"FenceAgain", testFenceAgain},
 		{"FenceOnEnd", testFenceOnEnd},
+		{"Fork", testFork},
 		{"OldOwner", testOldOwner},
 		{"AheadOfFence", testAheadOfFence},
 		{"EpochWithoutFence", testEpochWithoutFence},
