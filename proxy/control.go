@@ -22,6 +22,7 @@ func (st *streams) control(x *exchange) (answered bool) {
 	if !ok {
 		return false
 	}
+	x.ours = st.p.corsFields(x)
 	name, action, _ := strings.Cut(name, "/")
 	id, err := sse.ParseStreamID(name)
 	if err != nil || action != "" && action != "status" {
@@ -161,12 +162,14 @@ func (st *streams) status(x *exchange, rec registry.Record) {
 
 func (st *streams) preflight(x *exchange, rec registry.Record) {
 	h := decodeHead(rec.Head)
-	var more []field
-	if h.allows(asked{origin: x.header("Origin"), resumed: true}) {
-		more = append(more, field{"Access-Control-Allow-Methods", "GET, DELETE, OPTIONS"})
-		if want := x.header("Access-Control-Request-Headers"); want != "" {
-			more = append(more, field{"Access-Control-Allow-Headers", want})
-		}
+	const methods = "GET, DELETE, OPTIONS"
+	if !h.allows(asked{origin: x.header("Origin"), resumed: true}) {
+		st.p.options(x, methods)
+		return
+	}
+	more := []field{{"Access-Control-Allow-Methods", methods}}
+	if want := x.header("Access-Control-Request-Headers"); want != "" {
+		more = append(more, field{"Access-Control-Allow-Headers", want})
 	}
 	st.noContent(x, h, more...)
 }

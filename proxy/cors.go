@@ -92,6 +92,13 @@ func (c *CORS) fields(origin string) (out []field) {
 	return out
 }
 
+// TrustsOrigin reports whether pages of an origin may act in the name of their
+// visitors: it is named, and credentials are let in.
+func (p *Proxy) TrustsOrigin(origin string) bool {
+	_, credentials := p.cors.Load().allow(origin)
+	return credentials
+}
+
 // isPreflight reports whether a browser asks for leave to send a request.
 func (x *exchange) isPreflight() bool {
 	return x.method == "OPTIONS" && x.header("Origin") != "" && x.header("Access-Control-Request-Method") != ""

@@ -72,6 +72,7 @@ type asked struct {
 	resumed bool // not the request that started the stream
 	reqID   string
 	stream  string
+	ours    []field // where the backend's CORS fields do not hold, on our own paths
 }
 
 // append builds the bytes of a response head for one follower.
@@ -123,6 +124,11 @@ func (h *head) append(dst []byte, a asked) []byte {
 		add("Cache-Control", "no-cache, no-transform")
 	}
 	add("X-Accel-Buffering", "no")
+	if !allowed {
+		for _, f := range a.ours {
+			add(f.name, f.value)
+		}
+	}
 	if a.stream != "" {
 		add(StreamHeader, a.stream)
 		if !exposed && allowed && h.field("Access-Control-Allow-Origin") != "" {

@@ -38,7 +38,7 @@ func (p *Proxy) forged(x *exchange) bool {
 	if _, host, ok := strings.Cut(origin, "://"); ok && strings.EqualFold(host, x.host) {
 		return false
 	}
-	if value, _ := p.cors.Load().allow(origin); value == origin {
+	if p.TrustsOrigin(origin) {
 		return false
 	}
 	p.fail(x, 403, "origin_not_allowed", "pages of this origin may not send cookies here")

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/hex"
 	"net"
-	"strings"
 	"time"
 
 	"ssegate/cluster"
@@ -134,7 +133,7 @@ func (st *streams) subscribed(x *exchange, a asks, names []string, w wants) {
 		o.Expired = func(s *cluster.Subscription) { st.expired(s) }
 	}
 	st.count(c, 1)
-	st.node.Connected(registry.Connection{ID: c.id, Topics: names, User: userOf(x, names), Remote: c.ip, Since: time.Now()})
+	st.node.Connected(registry.Connection{ID: c.id, Topics: names, User: x.user(), Remote: c.ip, Since: time.Now()})
 	st.hijack(x, c, func(conn net.Conn) held { return st.attach(c, st.hub.Hold(conn), topics, a.lastID, w, o) })
 }
 
@@ -158,18 +157,6 @@ func (st *streams) attach(c *client, conn hub.Conn, topics []cluster.Topic, last
 		return nil
 	}
 	return s
-}
-
-// userOf is whose connection it is: the verified subject, else the user whose
-// topic it follows.
-func userOf(x *exchange, topics []string) string {
-	if name := x.user(); name != "" {
-		return name
-	}
-	if name, ok := strings.CutPrefix(topics[0], "user/"); ok {
-		return name
-	}
-	return ""
 }
 
 // firstSign goes out behind the head: some proxies and clients hold a head back
@@ -202,4 +189,21 @@ func (st *streams) subscribedHead(x *exchange, c *client) []byte {
 		b = appendField(b, "Transfer-Encoding", "chunked")
 	}
 	return append(appendLast(b, !x.http10 && x.header("Connection") != ""), "\r\n"...)
+}
+
+// KickConnection ends the connection of that id, if it is one that follows a
+// stream; those that follow topics are the cluster's to end. Its client is told
+// to come back and cut, as with everything that ends from outside.
+func (p *Proxy) KickConnection(id string) bool {
+	if p.streams == nil {
+		return false
+	}
+	p.streams.mu.Lock()
+	h := p.streams.held[id]
+	p.streams.mu.Unlock()
+	f, ok := h.(*hub.Follower)
+	if ok {
+		f.Kick(cluster.ReasonKicked, bye(f.Tag().(*client).retry), false)
+	}
+	return ok
 }

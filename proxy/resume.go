@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,10 +102,11 @@ func (st *streams) noContent(x *exchange, h *head, more ...field) {
 	x.reply(204, append(st.cors(x, h), more...), nil)
 }
 
-// cors lists a stream's CORS fields where they hold for this origin.
+// cors lists a stream's CORS fields where they hold for this origin; else, on
+// our own paths, what is configured for these.
 func (st *streams) cors(x *exchange, h *head) (fields []field) {
 	if !h.allows(asked{origin: x.header("Origin"), resumed: true}) {
-		return nil
+		return slices.Clone(x.ours)
 	}
 	for _, f := range h.Fields {
 		if strings.HasPrefix(f[0], "Access-Control-") {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -100,6 +101,9 @@ func (st *streams) ask(x *exchange) asks {
 	}
 	if len(a.lastID) > 0 {
 		a.edge, a.edgeErr = reconnect.ParseEdgeID(a.lastID)
+		if _, err := reconnect.ParseCursor(a.lastID); !errors.Is(err, reconnect.ErrNotEdgeID) {
+			a.edgeErr = reconnect.ErrDamagedEdgeID // ours, but of topics: no stream has it
+		}
 	}
 	return a
 }
@@ -230,6 +234,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 		resumed: resumed,
 		reqID:   x.reqID,
 		stream:  s.ID.String(),
+		ours:    x.ours,
 	}
 	if x.route.IDs == IDsOff {
 		who.stream = ""
