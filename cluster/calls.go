@@ -36,6 +36,22 @@ const (
 	// kindFindPrint asks a node for a stream of its own with a fingerprint
 	// and an id of the backend's; answered like kindFind.
 	kindFindPrint
+	// kindTopic carries frames of a topic that are in its log.
+	kindTopic
+	// kindParcel says which number a parcel with such frames has, or how many
+	// there were.
+	kindParcel
+	// kindLook says that a topic may have more in its log than was told.
+	kindLook
+	// kindKick asks a node to end a connection; the body is its id. Answered
+	// with kindAnswer: 1 when it was there.
+	kindKick
+	// kindWritten asks how many connections have got a message; the body is
+	// its Seq and its meta data. Answered with kindAnswer: how many follow the
+	// topic, and how many have it.
+	kindWritten
+	// kindAnswer answers the two.
+	kindAnswer
 )
 
 // question is a kindAsk that waits for the upstream's answer.
@@ -63,6 +79,7 @@ func (r *receiver) Lost(to string, why bus.LostReason) {
 	if why != bus.LostUnroutable {
 		return
 	}
+	n.topics.wire.avoid(to)
 	for _, s := range n.all(func(s *Stream) bool { return s.owned.Load() }) {
 		s.unfollow(to)
 	}
@@ -79,6 +96,7 @@ func (r *receiver) Up(up bool) {
 		}
 		n.cfg.Report(Report{What: what})
 	}
+	n.topics.lookAtAll()
 	if up {
 		n.wg.Go(func() { n.checkTails(n.ctx); n.refollow(n.ctx) })
 	}
@@ -141,7 +159,11 @@ func (n *Node) receive(m *bus.Message) {
 			s.cancel(ErrStopped)
 		}
 		n.answer(question{m.From, m.Call}, s)
-	case kindRecord:
+	case kindTopic, kindParcel, kindLook:
+		n.receiveTopic(m)
+	case kindKick, kindWritten:
+		n.answerTopics(m)
+	case kindRecord, kindAnswer:
 		n.mu.Lock()
 		c := n.calls[m.Call]
 		n.mu.Unlock()
@@ -205,8 +227,24 @@ func (n *Node) sendTo(ctx context.Context, to string, msgs ...bus.Message) bool 
 	return true
 }
 
-// call asks a node and waits for the answer, at most until ctx is done.
+// call asks a node for a record and waits for it, at most until ctx is done.
 func (n *Node) call(ctx context.Context, to string, m bus.Message) (rec registry.Record, err error) {
+	a, err := n.ask(ctx, to, m)
+	switch {
+	case err != nil:
+		return rec, err
+	case len(a.Body) == 0:
+		return rec, ErrUnknown
+	case json.Unmarshal(a.Body, &rec) != nil:
+		n.count.garbage.Add(1)
+		return rec, ErrUnavailable
+	}
+	return rec, nil
+}
+
+// ask sends a question and waits for the answer, at most until ctx is done.
+// The error is ErrUnavailable.
+func (n *Node) ask(ctx context.Context, to string, m bus.Message) (bus.Message, error) {
 	c := make(chan bus.Message, 1)
 	n.mu.Lock()
 	n.lastID++
@@ -219,22 +257,15 @@ func (n *Node) call(ctx context.Context, to string, m bus.Message) (rec registry
 		n.mu.Unlock()
 	}()
 	if !n.sendTo(ctx, to, m) {
-		return rec, ErrUnavailable
+		return m, ErrUnavailable
 	}
 	select {
 	case a := <-c:
-		if len(a.Body) == 0 {
-			return rec, ErrUnknown
-		}
-		if json.Unmarshal(a.Body, &rec) != nil {
-			n.count.garbage.Add(1)
-			return rec, ErrUnavailable
-		}
-		return rec, nil
+		return a, nil
 	case <-ctx.Done():
-		return rec, ErrUnavailable
+		return m, ErrUnavailable
 	case <-n.ctx.Done():
-		return rec, ErrUnavailable
+		return m, ErrUnavailable
 	}
 }
 

@@ -13,6 +13,8 @@ type counters struct {
 	jumps, foundByCheck, gaps                     atomic.Uint64
 	garbage, registryDropped                      atomic.Uint64
 	nodesGone, takeovers, electionsUnheld, landed atomic.Uint64
+
+	published, publishErrors, holes, renumbered, wireDropped, parcelsMissed atomic.Uint64
 }
 
 func (c *counters) lost(why bus.LostReason) {
@@ -39,6 +41,14 @@ type Stats struct {
 	NodesGone, Takeovers, ElectionsUnheld    uint64
 	BusUp                                    bool
 	Outbox                                   int // streams with news that the log does not have
+
+	Topics, Subscriptions int    // that clients here follow; clients that do
+	Published             uint64 // messages that the log took from this node
+	PublishErrors         uint64 // times that it did not take a topic's, or nobody knows
+	Holes                 uint64 // times that a topic's missing message had to be read from the log
+	Renumbered            uint64 // topics whose log was found to have forgotten
+	WireDropped           uint64 // messages of topics that found no room on the way to another node
+	ParcelsMissed         uint64 // parcels of topics that did not arrive here
 }
 
 // Stats reads the counters.
@@ -47,7 +57,13 @@ func (n *Node) Stats() Stats {
 	n.out.mu.Lock()
 	waiting := len(n.out.list)
 	n.out.mu.Unlock()
+	topics, subscriptions := n.topics.size()
 	return Stats{
+		Topics: topics, Subscriptions: subscriptions,
+		Published: c.published.Load(), PublishErrors: c.publishErrors.Load(),
+		Holes: c.holes.Load(), Renumbered: c.renumbered.Load(),
+		WireDropped: c.wireDropped.Load(), ParcelsMissed: c.parcelsMissed.Load(),
+
 		FramesLogged: c.logged.Load(), FramesSent: c.sent.Load(), FramesReceived: c.received.Load(),
 		LogErrors: c.logErrors.Load(), RegistryErrors: c.registryErrors.Load(), SendErrors: c.sendErrors.Load(),
 		Lost: map[bus.LostReason]uint64{

@@ -161,21 +161,21 @@ func (f *Filter) takes(meta []byte, now time.Time, far bool) bool {
 		return true
 	}
 	var v metaView
-	switch {
-	case !v.read(meta),
-		v.connection != nil && string(v.connection) != f.Connection,
-		other(v.session, f.Session), other(v.kb, f.KB), other(v.task, f.Task),
-		v.flags&metaPrimary != 0 && f.Secondary,
-		v.flags&metaExpires != 0 && v.expires <= now.UnixMilli(),
-		v.flags&metaLow != 0 && far:
-		return false
-	}
-	return true
+	return v.read(meta) && f.meant(&v) &&
+		(v.flags&metaExpires == 0 || v.expires > now.UnixMilli()) &&
+		(v.flags&metaLow == 0 || !far)
 }
 
-// other reports whether a message is for another one than was asked for.
-func other(is []byte, asked string) bool {
-	return is != nil && asked != "" && string(is) != asked
+// meant reports whether a message is for the connection, expired or not.
+func (f *Filter) meant(v *metaView) bool {
+	return (v.connection == nil || string(v.connection) == f.Connection) &&
+		meets(v.session, f.Session) && meets(v.kb, f.KB) && meets(v.task, f.Task) &&
+		(v.flags&metaPrimary == 0 || !f.Secondary)
+}
+
+// meets reports whether a message is not for another one than was asked for.
+func meets(is []byte, asked string) bool {
+	return is == nil || asked == "" || string(is) == asked
 }
 
 // Want is the Filter as a follower has it. ring is how many frames the stream

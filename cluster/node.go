@@ -45,6 +45,8 @@ type Config struct {
 	Log      reconnect.Log
 	Registry registry.Registry
 	Bus      bus.Bus
+	// Journal is the log of topics; nil: there are none. It may be Log.
+	Journal reconnect.Journal
 	// Lead decides who sweeps after the dead; nil asks the registry.
 	Lead func(ctx context.Context) (bool, error)
 
@@ -61,6 +63,9 @@ type Config struct {
 	// is called once the log is fenced; from is the last frame before the
 	// fence. It must not block.
 	Resume func(s *Stream, rec registry.Record, from sse.Frame)
+	// KickOther ends a connection that is no subscription, by its id; false
+	// when there is none. Nil: there are none. It must not block.
+	KickOther func(id string) bool
 	// Draining reports whether the node is leaving; told to the others.
 	Draining func() bool
 	// Report is told what an operator wants to read; nil: nothing is. It
@@ -95,6 +100,8 @@ type Node struct {
 	far     distances
 	out     outbox
 	regs    registrar
+	topics  topics
+	pub     publisher
 	lapsed  time.Time // when our own lease was last found gone
 
 	lapses    atomic.Uint64 // how often that was
@@ -142,6 +149,8 @@ func New(cfg Config) *Node {
 	n.peers.Store(&map[string]registry.Node{})
 	n.out.init(n)
 	n.regs.init(n)
+	n.topics.init(n)
+	n.pub.init(n)
 	return n
 }
 
@@ -166,6 +175,12 @@ func (n *Node) Run(ctx context.Context) error {
 	wg.Go(func() { n.members(run) })
 	wg.Go(func() { n.watch(run) })
 	wg.Go(func() { n.tend(run) })
+	if n.cfg.Journal != nil {
+		wg.Go(func() { n.topics.run(run) })
+		wg.Go(func() { n.topics.check(run) })
+		wg.Go(func() { n.topics.wire.run(run) })
+		wg.Go(func() { n.pub.run(run) })
+	}
 
 	select {
 	case <-ctx.Done():
@@ -177,18 +192,22 @@ func (n *Node) Run(ctx context.Context) error {
 		cancel()
 		wg.Wait()
 		n.wg.Wait()
+		n.endTopics()
 		return nil
 	}
 	// Goodbyes outlive ctx, within a bound.
 	bye, byeCancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer byeCancel()
+	n.pub.drain(bye)
 	n.out.drain(bye)
 	n.regs.drain(bye)
+	n.topics.drain(bye)
 	n.stop()
 	busStop()
 	cancel()
 	wg.Wait()
 	n.wg.Wait()
+	n.endTopics()
 	leave, leaveCancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer leaveCancel()
 	if err := n.cfg.Registry.Leave(leave, n.ID()); err != nil {

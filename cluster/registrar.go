@@ -104,6 +104,7 @@ func (n *Node) Connections() int {
 
 // again marks everything as news, for a registry that has forgotten us.
 func (r *registrar) again() {
+	r.n.topics.again()
 	r.mu.Lock()
 	for id, c := range r.held {
 		r.conns[id] = &c

@@ -23,6 +23,13 @@ type shakyLog struct {
 	mu  sync.Mutex
 	now *reconnect.Memory
 	ask func(ctx context.Context, op string) error
+	reg *shakyRegistry // knows who follows
+}
+
+func newShakyLog(reg *shakyRegistry) *shakyLog {
+	l := &shakyLog{reg: reg}
+	l.forget()
+	return l
 }
 
 func (l *shakyLog) set(ask func(ctx context.Context, op string) error) {
@@ -35,7 +42,15 @@ func (l *shakyLog) set(ask func(ctx context.Context, op string) error) {
 func (l *shakyLog) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.now = reconnect.NewMemory(reconnect.MemoryConfig{})
+	l.now = reconnect.NewMemory(reconnect.MemoryConfig{Followers: l.followers})
+}
+
+func (l *shakyLog) followers(ids []sse.StreamID) [][]string {
+	l.reg.mu.Lock()
+	now := l.reg.now
+	l.reg.mu.Unlock()
+	nodes, _ := now.Followers(context.Background(), ids)
+	return nodes
 }
 
 func (l *shakyLog) use(ctx context.Context, op string) (*reconnect.Memory, error) {
@@ -112,6 +127,58 @@ func (l *shakyLog) Touch(ctx context.Context, ids []sse.StreamID, ttl time.Durat
 		return err
 	}
 	return m.Touch(ctx, ids, ttl)
+}
+
+func (l *shakyLog) Open(ctx context.Context, topics []reconnect.OpenTopic) ([]sse.Pos, error) {
+	m, err := l.use(ctx, "open")
+	if err != nil {
+		return nil, err
+	}
+	return m.Open(ctx, topics)
+}
+
+func (l *shakyLog) Publish(ctx context.Context, batch []reconnect.Posts) []reconnect.Posted {
+	m, err := l.use(ctx, "publish")
+	if err != nil {
+		posted := make([]reconnect.Posted, len(batch))
+		for i := range posted {
+			posted[i].Err = err
+		}
+		return posted
+	}
+	return m.Publish(ctx, batch)
+}
+
+func (l *shakyLog) Since(ctx context.Context, id sse.StreamID, t time.Time) (sse.Pos, error) {
+	m, err := l.use(ctx, "since")
+	if err != nil {
+		return sse.Pos{}, err
+	}
+	return m.Since(ctx, id, t)
+}
+
+func (l *shakyLog) Back(ctx context.Context, id sse.StreamID, n int) (sse.Pos, error) {
+	m, err := l.use(ctx, "back")
+	if err != nil {
+		return sse.Pos{}, err
+	}
+	return m.Back(ctx, id, n)
+}
+
+func (l *shakyLog) Pass(ctx context.Context, id sse.StreamID, pos sse.Pos, ttl time.Duration) error {
+	m, err := l.use(ctx, "pass")
+	if err != nil {
+		return err
+	}
+	return m.Pass(ctx, id, pos, ttl)
+}
+
+func (l *shakyLog) Passed(ctx context.Context, id sse.StreamID) (sse.Pos, error) {
+	m, err := l.use(ctx, "passed")
+	if err != nil {
+		return sse.Pos{}, err
+	}
+	return m.Passed(ctx, id)
 }
 
 // logged are all frames that the log has of a stream.

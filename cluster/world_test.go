@@ -44,10 +44,8 @@ type world struct {
 func inWorld(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{
-			T: t, bus: bus.NewMemory(), reg: &shakyRegistry{now: registry.NewMemory(nil)},
-			log: &shakyLog{now: reconnect.NewMemory(reconnect.MemoryConfig{})},
-		}
+		w := &world{T: t, bus: bus.NewMemory(), reg: &shakyRegistry{now: registry.NewMemory(nil)}}
+		w.log = newShakyLog(w.reg)
 		defer func() {
 			w.log.set(nil)
 			w.reg.set(nil)
@@ -110,7 +108,7 @@ func (w *world) start(name string, change func(*Config)) *node {
 	}
 	n := &node{w: w, hub: h, resume: make(chan resumed, 64), done: make(chan struct{}), hubEnd: make(chan struct{})}
 	cfg := Config{
-		Self: registry.Node{ID: name}, Hub: h, Log: w.log, Registry: w.reg, Bus: w.bus.Node(name),
+		Self: registry.Node{ID: name}, Hub: h, Log: w.log, Journal: w.log, Registry: w.reg, Bus: w.bus.Node(name),
 		Heartbeat: heartbeat, DeadAfter: deadAfter, CheckEvery: checkEvery, TailCheck: tailCheck,
 		Report: func(r Report) {
 			n.mu.Lock()

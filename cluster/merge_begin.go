@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"ssegate/reconnect"
+	"ssegate/registry"
+	"ssegate/sse"
+)
+
+// begin finds where each topic begins for the connection; false when it has
+// left before. Until all are known nothing is brought, so that no id stands for
+// less than the client has.
+func (m *merger) begin(ctx context.Context) bool {
+	if !m.orders(ctx) {
+		return false
+	}
+	for _, p := range m.parts {
+		for {
+			at, gap, err := m.start(ctx, p)
+			if err == nil {
+				p.gap = gap
+				m.mu.Lock()
+				p.since, p.at = at, at
+				m.mu.Unlock()
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return false
+			case <-m.wake: // a topic that was opened, say
+				sleep(ctx, time.Millisecond)
+			case <-time.After(mergePause):
+			}
+			if ctx.Err() != nil {
+				return false
+			}
+		}
+	}
+	missed := uint64(0)
+	for _, p := range m.parts {
+		missed = max(missed, p.gap)
+		p.mark()
+	}
+	if missed > 0 { // once, not for each of the topics
+		m.ts.n.count.gaps.Add(1)
+		if m.parts[0].t.cutGap {
+			m.cut()
+			return false
+		}
+		m.tell(reconnect.AppendGap(nil, missed, 0, reconnect.GapUnknown, sse.LF))
+	}
+	return true
+}
+
+func (m *merger) start(ctx context.Context, p *part) (at, gap uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, topicWait)
+	defer cancel()
+	pos, gap, err := p.t.begin(ctx, p.order)
+	return pos.Seq, gap, err
+}
+
+// orders says of each part where it is to begin; false when the client has
+// left before that is known.
+func (m *merger) orders(ctx context.Context) bool {
+	order := func(p *part, from From) {
+		p.order = &order{from: from}
+		p.t.feed.Lock()
+		if p.t.open {
+			p.order.now = p.t.tail.Seq
+		}
+		p.t.feed.Unlock()
+	}
+	// What is published from now on is theirs, however long the rest takes.
+	for _, p := range m.parts {
+		order(p, From{Last: m.from.Last, Since: m.from.Since})
+	}
+	id := m.from.ID
+	if len(id) == 0 {
+		return true
+	}
+	if edge, err := reconnect.ParseEdgeID(id); err == nil {
+		for _, p := range m.parts {
+			p.order.from = From{Unknown: p.t.ID != edge.Stream, HasAfter: p.t.ID == edge.Stream, After: edge.Pos}
+			if p.order.from.Unknown {
+				p.order.from.After = sse.Pos{}
+			}
+		}
+		return true
+	}
+	seqs, ok := m.places(ctx, id)
+	if ctx.Err() != nil {
+		return false
+	}
+	for i, p := range m.parts {
+		p.order.from = From{Unknown: !ok}
+		if ok {
+			p.order.from = From{HasAfter: true, After: sse.Pos{Seq: seqs[i]}}
+		}
+	}
+	return true
+}
+
+// places are those that a cursor stands for, with the help of its base. It
+// waits for the registry as long as that takes.
+func (m *merger) places(ctx context.Context, id []byte) (seqs []uint64, ok bool) {
+	c, err := reconnect.ParseCursor(id)
+	if err != nil {
+		return nil, false
+	}
+	var was []uint64
+	for c.Base != (reconnect.CursorSet{}) {
+		nctx, cancel := context.WithTimeout(ctx, topicWait)
+		note, err := m.ts.n.cfg.Registry.GetNote(nctx, baseName(c.Base))
+		cancel()
+		if err == nil {
+			was, _ = reconnect.ParseCursorBase(note, m.set, len(m.parts))
+			break
+		}
+		if errors.Is(err, registry.ErrUnknown) || ctx.Err() != nil {
+			return nil, false
+		}
+		m.ts.n.count.registryErrors.Add(1)
+		sleep(ctx, 2*mergePause)
+	}
+	return c.Seqs(m.set, len(m.parts), was)
+}
+
+// baseName is where the registry keeps a base.
+func baseName(base reconnect.CursorSet) string {
+	return "cursor/" + base64.RawURLEncoding.EncodeToString(base[:])
+}
+
+const (
+	// idsShort is how long an id may be until a new base is asked for, and
+	// idsOften how often that is done at most.
+	idsShort = 56
+	idsOften = 50 * time.Millisecond
+	// idsAlone is how many topics fit into 64 characters without a base.
+	idsAlone = 4
+	// idsKeep is how long a base is kept at least.
+	idsKeep = time.Hour
+)
+
+// mergeIDs makes a merger's ids. A base counts from the moment when the
+// registry has it, so that an id means something on every node whatever
+// becomes of this one. Until then ids are longer.
+type mergeIDs struct {
+	m    *merger
+	keep time.Duration // how long a base is kept in the registry
+
+	base   reconnect.CursorSet
+	was    []uint64
+	stored time.Time
+	long   bool // the last id was, and asks for a new base
+	asked  time.Time
+	busy   atomic.Bool
+	fruit  atomic.Pointer[stored] // of what was asked for
+}
+
+type stored struct {
+	base reconnect.CursorSet
+	was  []uint64
+	at   time.Time
+}
+
+func (d *mergeIDs) init(m *merger) {
+	d.m = m
+	d.keep = idsKeep
+	for _, p := range m.parts {
+		d.keep = max(d.keep, p.t.limits.TTL)
+	}
+}
+
+// append appends the id of where all parts are now.
+func (d *mergeIDs) append(dst []byte) []byte {
+	m := d.m
+	d.settle()
+	m.seqs = m.seqs[:0]
+	for _, p := range m.parts {
+		m.seqs = append(m.seqs, p.at)
+	}
+	at := len(dst)
+	if d.was == nil {
+		dst = reconnect.AppendCursor(dst, m.set, m.seqs)
+		d.long = len(m.parts) > idsAlone
+	} else {
+		dst = reconnect.AppendBasedCursor(dst, d.base, d.was, m.seqs)
+		d.long = len(dst)-at > idsShort
+	}
+	if d.long {
+		d.ask()
+	}
+	return dst
+}
+
+// settle takes the base that has come to be stored.
+func (d *mergeIDs) settle() {
+	if s := d.fruit.Swap(nil); s != nil {
+		d.base, d.was, d.stored, d.long = s.base, s.was, s.at, false
+	}
+	if d.was != nil && time.Since(d.stored) > d.keep/2 {
+		d.ask() // the last id is to mean something for long
+	}
+}
+
+// fresh is when settle is to be called again at the latest.
+func (d *mergeIDs) fresh() time.Duration {
+	if d.was == nil {
+		return time.Hour
+	}
+	return max(time.Until(d.stored.Add(d.keep/2)), mergePause) + time.Millisecond
+}
+
+// ask has a new base stored: the places of now. With nothing to be gained by
+// that it keeps the old one.
+func (d *mergeIDs) ask() {
+	now := time.Now()
+	if now.Sub(d.asked) < idsOften || d.busy.Swap(true) {
+		return
+	}
+	d.asked = now
+	m := d.m
+	s := &stored{base: reconnect.NewCursorBase(), at: now}
+	for _, p := range m.parts {
+		s.was = append(s.was, p.at)
+	}
+	if slices.Equal(s.was, d.was) {
+		s.base = d.base
+	}
+	note := reconnect.AppendCursorBase(nil, m.set, s.was)
+	ok := m.ts.spawn(func() {
+		defer d.busy.Store(false)
+		ctx, cancel := context.WithTimeout(m.ts.n.ctx, topicWait)
+		defer cancel()
+		if err := m.ts.n.cfg.Registry.PutNote(ctx, baseName(s.base), note, d.keep); err != nil {
+			m.ts.n.count.registryErrors.Add(1)
+			return
+		}
+		d.fruit.Store(s)
+	})
+	if !ok {
+		d.busy.Store(false)
+	}
+}
