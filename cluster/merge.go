@@ -35,6 +35,7 @@ type merger struct {
 	set   reconnect.CursorSet
 	from  CursorFrom
 	ids   mergeIDs
+	ctx   context.Context
 	end   context.CancelFunc
 	wake  chan struct{}
 
@@ -71,7 +72,7 @@ type step struct {
 	seq  uint64
 }
 
-// merge begins to bring topics to a subscription.
+// merge prepares to bring topics to a subscription.
 func (n *Node) merge(s *Subscription, from CursorFrom, o *SubscribeOptions) error {
 	m := &merger{s: s, ts: &n.topics, from: from, wake: make(chan struct{}, 1)}
 	ids := make([]sse.StreamID, len(s.topics))
@@ -101,15 +102,18 @@ func (n *Node) merge(s *Subscription, from CursorFrom, o *SubscribeOptions) erro
 		Left:   m.left,
 	})
 	s.merge = m
-	ctx, cancel := context.WithCancel(n.ctx)
-	m.end = cancel
-	if !n.topics.spawn(func() { m.run(ctx) }) {
-		cancel()
+	m.ctx, m.end = context.WithCancel(n.ctx)
+	return nil
+}
+
+// start begins to bring what there is, once the client follows: else the ring
+// would take more than it has room for.
+func (m *merger) start() {
+	if !m.ts.spawn(m.run) {
+		m.end()
 		m.out.Close()
 		m.release()
-		return ErrLeaving
 	}
-	return nil
 }
 
 func (m *merger) left(_ *hub.Follower, why hub.Reason) {
@@ -161,7 +165,8 @@ func (m *merger) reach(id sse.StreamID) (since, at uint64) {
 }
 
 // run merges until the client has left or the node ends.
-func (m *merger) run(ctx context.Context) {
+func (m *merger) run() {
+	ctx := m.ctx
 	defer m.release()
 	defer m.out.Close()
 	if !m.begin(ctx) {

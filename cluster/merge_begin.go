@@ -22,7 +22,7 @@ func (m *merger) begin(ctx context.Context) bool {
 	}
 	for _, p := range m.parts {
 		for {
-			at, gap, err := m.start(ctx, p)
+			at, gap, err := m.place(ctx, p)
 			if err == nil {
 				p.gap = gap
 				m.mu.Lock()
@@ -58,7 +58,7 @@ func (m *merger) begin(ctx context.Context) bool {
 	return true
 }
 
-func (m *merger) start(ctx context.Context, p *part) (at, gap uint64, err error) {
+func (m *merger) place(ctx context.Context, p *part) (at, gap uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, topicWait)
 	defer cancel()
 	pos, gap, err := p.t.begin(ctx, p.order)

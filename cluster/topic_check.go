@@ -92,7 +92,7 @@ func (ts *topics) some(tick bool) []*topic {
 	for t := range ts.suspects {
 		part = append(part, t)
 	}
-	clear(ts.suspects)
+	defer clear(ts.suspects)
 	if !tick {
 		return part
 	}
@@ -101,7 +101,7 @@ func (ts *topics) some(tick bool) []*topic {
 	}
 	n := min(len(ts.turn), max(topicFew, len(ts.all)/topicTurns+1))
 	for _, t := range ts.turn[len(ts.turn)-n:] {
-		if ts.all[t.ID] == t && !slices.Contains(part, t) {
+		if ts.all[t.ID] == t && !ts.suspects[t] {
 			part = append(part, t)
 		}
 	}
@@ -194,14 +194,14 @@ func (ts *topics) compare(ctx context.Context, all []*topic) (moved bool) {
 		for i, t := range open {
 			tail, _, stuck := t.position()
 			switch {
+			case tails[i].Pos.Seq < before[i].Seq, t.newest().Seq > tail.Seq && tails[i].Pos.Epoch == tail.Epoch:
+				forgotten = append(forgotten, t)
 			case tails[i].Pos.Seq > tail.Seq:
 				moved = true
 				if ts.n.busUp.Load() {
 					ts.n.count.foundByCheck.Add(1)
 				}
 				ts.read(t)
-			case tails[i].Pos.Seq < before[i].Seq:
-				forgotten = append(forgotten, t)
 			case stuck && tails[i].Pos.Seq == tail.Seq && tail == before[i]:
 				t.forgive()
 			}

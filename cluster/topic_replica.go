@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"sync"
@@ -43,6 +44,7 @@ type topic struct {
 	tail     sse.Pos     // all up to here was appended, or is gone
 	held     []sse.Frame // beyond the tail, by Seq
 	bytes    int         // of held
+	forked   bool        // the log gave numbers out again that it had lost
 	waiting  bool        // a timer runs, and then the log is asked for what held waits for
 	watchers []*part     // of connections that follow several topics
 	orders   map[uint64]*order
@@ -103,6 +105,7 @@ func (t *topic) left(f *hub.Follower, why hub.Reason) {
 func (t *topic) opened(at sse.Pos) {
 	t.feed.Lock()
 	first, behind := !t.open, t.tail.Seq < at.Seq
+	t.forked = t.forked && at.Epoch == t.tail.Epoch
 	switch {
 	case first:
 		t.open, t.began = true, at
@@ -146,6 +149,9 @@ func (t *topic) take(frames []sse.Frame) (news bool) {
 		for len(frames) > 0 && frames[0].Pos.Seq <= t.tail.Seq+1 {
 			if frames[0].Pos.Seq == t.tail.Seq+1 {
 				t.next(&frames[0])
+			} else if t.differs(&frames[0]) {
+				t.forked = true
+				t.ts.look(t)
 			}
 			frames = frames[1:]
 		}
@@ -196,6 +202,14 @@ func (t *topic) next(f *sse.Frame) {
 	t.tail = f.Pos
 }
 
+// differs reports whether a frame is another one than what the ring has under
+// its number: the log has lost what it once had, and gave the number out again.
+func (t *topic) differs(f *sse.Frame) bool {
+	had := t.hub.Frames(f.Pos.Seq-1, 1, 1)
+	return len(had) > 0 && had[0].Pos.Seq == f.Pos.Seq &&
+		(had[0].Time != f.Time || !bytes.Equal(had[0].ID, f.ID) || !bytes.Equal(withoutID(had[0].Block), f.Block))
+}
+
 // hold keeps frames that do not come next.
 func (t *topic) hold(frames []sse.Frame) {
 	for i := range frames {
@@ -204,6 +218,7 @@ func (t *topic) hold(frames []sse.Frame) {
 			continue
 		}
 		if len(t.held) >= topicHold || t.bytes+len(f.Block) > topicHoldBytes && len(t.held) > 0 {
+			t.ts.look(t)
 			break // the log has it
 		}
 		at, found := len(t.held), false
@@ -267,6 +282,17 @@ func (t *topic) forgive() {
 	t.feed.Lock()
 	t.held, t.bytes = nil, 0
 	t.feed.Unlock()
+}
+
+// newest is the position that the log must not fall below.
+func (t *topic) newest() sse.Pos {
+	t.feed.Lock()
+	defer t.feed.Unlock()
+	at := t.tail
+	if t.forked {
+		at.Seq++ // what it has is not what was told here
+	}
+	return at
 }
 
 // position is the tail, and whether it is known where the log is.

@@ -111,6 +111,7 @@ func (n *Node) SubscribeAll(ts []Topic, from CursorFrom, c hub.Conn, o Subscribe
 		return nil, err
 	}
 	s.merge.out.Follow(c, s.options(&o, sse.Pos{}, nil))
+	s.merge.start()
 	return s, nil
 }
 

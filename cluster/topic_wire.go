@@ -41,6 +41,7 @@ type lane struct {
 	msgs   []bus.Message // not sent yet
 	bytes  int
 	lost   bool // some had to be dropped
+	say    bool // its number is to be told, whatever there is to be sent
 	number uint64
 	used   time.Time
 	avoid  time.Time // nothing is sent before
@@ -133,12 +134,18 @@ func (w *wire) parcels() []parcel {
 	defer w.mu.Unlock()
 	var out []parcel
 	for id, l := range w.lanes {
-		if len(l.msgs) == 0 {
+		own := len(l.msgs) > 0
+		if !own && !l.say {
 			continue
 		}
+		l.say = false
 		if l.lost {
 			l.number++ // one that never comes
 			l.lost = false
+		}
+		if !own {
+			out = append(out, parcel{id, []bus.Message{counted(l.number, false)}})
+			continue
 		}
 		l.number++
 		l.used = now
@@ -149,21 +156,14 @@ func (w *wire) parcels() []parcel {
 	return out
 }
 
-// announce says on each lane in use how many parcels there were.
+// announce has it said on each lane in use how many parcels there were.
 func (w *wire) announce() {
 	now := time.Now()
-	var out []parcel
 	w.mu.Lock()
 	for id, l := range w.lanes {
 		switch {
 		case now.Sub(l.used) < laneQuiet:
-			if l.lost {
-				l.number++
-				l.lost = false
-			}
-			if len(l.msgs) == 0 { // else it is about to be said
-				out = append(out, parcel{id, []bus.Message{counted(l.number, false)}})
-			}
+			l.say = true
 		case len(l.msgs) == 0 && !w.n.lives(id):
 			delete(w.lanes, id)
 		}
@@ -174,9 +174,7 @@ func (w *wire) announce() {
 		}
 	}
 	w.mu.Unlock()
-	for _, p := range out {
-		w.n.post(p.to, p.msgs[0])
-	}
+	nudge(w.wake)
 }
 
 // lives reports whether a node is among those last listed.

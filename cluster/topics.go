@@ -214,8 +214,7 @@ func (ts *topics) open(ctx context.Context, part []*topic) error {
 	}
 	asked := make([]reconnect.OpenTopic, 0, len(part))
 	for _, t := range part {
-		tail, _, _ := t.position()
-		asked = append(asked, reconnect.OpenTopic{Stream: t.ID, After: tail, TTL: t.limits.TTL})
+		asked = append(asked, reconnect.OpenTopic{Stream: t.ID, After: t.newest(), TTL: t.limits.TTL})
 	}
 	if len(asked) == 0 {
 		return nil
