@@ -483,3 +483,31 @@ func (r *shakyRegistry) TakeDue(ctx context.Context, now time.Time, most int) ([
 	}
 	return m.TakeDue(ctx, now, most)
 }
+
+// cut makes the log lose all of a topic but its first messages, numbering
+// included.
+func (l *shakyLog) cut(topic string, limits reconnect.Limits, keep ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := TopicOf(topic).ID
+	ctx := context.Background()
+	at, _ := l.now.Back(ctx, id, 1<<30)
+	// In a new log the numbering begins at the time of the first message.
+	began := time.UnixMilli(int64(at.Epoch))
+	cfg := reconnect.MemoryConfig{Followers: l.followers, Now: func() time.Time {
+		if began.IsZero() {
+			return time.Now()
+		}
+		return began
+	}}
+	l.now = reconnect.NewMemory(cfg)
+	if _, err := l.now.Open(ctx, []reconnect.OpenTopic{{Stream: id, TTL: limits.TTL}}); err != nil {
+		panic(err)
+	}
+	posts := reconnect.Posts{Stream: id, Limits: limits}
+	for _, data := range keep {
+		posts.Posts = append(posts.Posts, reconnect.Post{Block: []byte("data: " + data + "\n\n")})
+	}
+	l.now.Publish(ctx, []reconnect.Posts{posts})
+	began = time.Time{}
+}

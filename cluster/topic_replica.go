@@ -199,6 +199,7 @@ func (t *topic) next(f *sse.Frame) {
 	g := *f
 	g.Block = t.buf[at:]
 	t.out = append(t.out, g)
+	t.forked = t.forked && f.Pos.Epoch == t.tail.Epoch
 	t.tail = f.Pos
 }
 
@@ -267,7 +268,7 @@ func (t *topic) fromLog(frames []sse.Frame, gap *reconnect.Gap) (more bool) {
 	if gap != nil && t.tail.Seq < gap.To {
 		// The ring begins anew with what follows; then each follower reads of
 		// the gap itself.
-		t.tail.Seq = gap.To
+		t.tail.Seq, t.forked = gap.To, false
 	}
 	t.take(frames)
 	more = len(frames) > 0 || gap != nil
