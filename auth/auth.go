@@ -30,7 +30,7 @@ type Config struct {
 
 	Issuers   []string      // one of them must be iss; none = any
 	Audiences []string      // one of them must be in aud; none = any
-	Leeway    time.Duration // by which clocks may differ
+	Leeway    time.Duration // by which clocks may differ; for nbf 5 s at least
 	NoExpiry  bool          // tokens without exp are allowed
 	Claim     string        // claim that holds follow, publish and admin
 

@@ -15,6 +15,10 @@ import (
 const (
 	maxToken   = 16 << 10 // bytes
 	maxSubject = 255      // bytes
+
+	// nbfLeeway is what clocks may differ by at least for nbf: some issuers
+	// set it to now, and a token that was made just now is used just now.
+	nbfLeeway = 5 * time.Second
 )
 
 // token verifies a JWT and reads who it is for.
@@ -108,7 +112,7 @@ func (s *state) claims(payload []byte) (*Identity, error) {
 		return nil, bad(NoExpiry, "the token does not say when it expires (exp)")
 	case std.Expiry != nil && !now.Before(std.Expiry.Time().Add(c.Leeway)):
 		return nil, bad(Expired, "the token has expired")
-	case std.NotBefore != nil && now.Before(std.NotBefore.Time().Add(-c.Leeway)):
+	case std.NotBefore != nil && now.Before(std.NotBefore.Time().Add(-max(c.Leeway, nbfLeeway))):
 		return nil, bad(NotYet, "the token is not valid yet (nbf)")
 	case len(c.Issuers) > 0 && !slices.Contains(c.Issuers, std.Issuer):
 		return nil, bad(BadIssuer, "the token is from another issuer (iss)")

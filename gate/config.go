@@ -17,6 +17,7 @@ import "time"
 //	oneof:"a,b"        the only texts allowed
 //	min:"10ms"         the least allowed ("0 or 10ms": 0 as well); without it,
 //	                   whatever is not negative
+//	present:"push"     no key of its own: true when the table was named at all
 //
 // docs/configuration.md and ssegate.toml name every key with its default; a
 // test keeps them true.
@@ -26,6 +27,9 @@ type Config struct {
 	Cluster  Cluster    `toml:"cluster" reload:"restart"`
 	Upstream []Upstream `toml:"upstream"`
 	Route    []Route    `toml:"route"`
+	Push     Push       `toml:"push"`
+	Auth     Auth       `toml:"auth"`
+	CORS     CORS       `toml:"cors"`
 	Limits   Limits     `toml:"limits"`
 	Log      Log        `toml:"log"`
 }
@@ -59,9 +63,9 @@ type Cluster struct {
 	DeadAfter time.Duration `toml:"dead_after" min:"20ms"`
 	// CheckEvery is how often the one cleaner looks for dead nodes.
 	CheckEvery time.Duration `toml:"check_every" min:"10ms"`
-	TailCheck  time.Duration `toml:"tail_check" min:"10ms"`     // how often followers compare their place with the log's tail
-	Redirect   bool          `toml:"redirect"`                  // 307 new clients to the peer with fewest connections
-	RedisWait  int           `toml:"redis_wait" reload:"later"` // replicas that must have a push before it is answered; 0 = none
+	TailCheck  time.Duration `toml:"tail_check" min:"10ms"` // how often followers compare their place with the log's tail
+	Redirect   bool          `toml:"redirect"`              // 307 new clients to the peer with fewest connections
+	RedisWait  int           `toml:"redis_wait"`            // replicas that must have a push before it is answered; 0 = none
 }
 
 // Upstream is one [[upstream]]: a service behind the gate. It has Targets or
@@ -93,6 +97,7 @@ type Route struct {
 	Methods    []string `toml:"methods"`     // empty = any
 	Upstream   string   `toml:"upstream"`    // name; "" = the only one
 	HostHeader string   `toml:"host_header"` // "" = as the upstream says
+	Auth       string   `toml:"auth" oneof:"pass,require"`
 
 	Attach            string        `toml:"attach" oneof:"id,key,content,off"`
 	AttachKey         string        `toml:"attach_key"` // "header:Name", "query:name" or "json:member"
@@ -133,8 +138,10 @@ type Limits struct {
 	Connections             int  `toml:"connections"`
 	ConnectionsPerIP        int  `toml:"connections_per_ip"`
 	ConnectionsPerPrincipal int  `toml:"connections_per_principal"`
-	RequestsPerIP           int  `toml:"requests_per_ip" reload:"later"`        // a second
-	RequestsPerPrincipal    int  `toml:"requests_per_principal" reload:"later"` // a second
+	RequestsPerIP           int  `toml:"requests_per_ip"`               // a second
+	RequestsPerPrincipal    int  `toml:"requests_per_principal"`        // a second
+	MessagesPerPrincipal    int  `toml:"messages_per_principal"`        // published, a second
+	TopicsPerConnection     int  `toml:"topics_per_connection" min:"1"` // followed
 	EventSize               Size `toml:"event_size" min:"1KiB"`
 	BodySize                Size `toml:"body_size"`
 	Memory                  Size `toml:"memory" min:"1MiB" reload:"restart"` // rings and logs in memory, all together
@@ -168,9 +175,13 @@ func Default() Config {
 			CheckEvery: 5 * time.Second,
 			TailCheck:  2 * time.Second,
 		},
+		Push: defaultPush(),
+		Auth: defaultAuth(),
+		CORS: CORS{MaxAge: time.Hour},
 		Limits: Limits{
-			EventSize: 2 * MiB,
-			Memory:    256 * MiB,
+			TopicsPerConnection: 32,
+			EventSize:           2 * MiB,
+			Memory:              256 * MiB,
 		},
 		Log: Log{
 			Level:    "info",
@@ -198,6 +209,7 @@ func DefaultUpstream() Upstream {
 func DefaultRoute() Route {
 	return Route{
 		Path:              "/",
+		Auth:              "pass",
 		Attach:            "id",
 		AttachFor:         10 * time.Second,
 		AttachUnavailable: "run",

@@ -20,11 +20,14 @@ import (
 // checks that know the most come first, since each key gets one problem only.
 func (l *loader) check(cfg *Config) {
 	l.checkNode(cfg.Node)
-	l.checkListen(cfg.Listen)
+	l.checkListen(cfg)
 	l.checkCluster(cfg)
 	l.checkLimits(cfg)
 	l.checkUpstreams(cfg)
 	l.checkRoutes(cfg)
+	l.checkAuth(cfg)
+	l.checkPush(cfg)
+	l.checkCORS(&cfg.CORS)
 	l.checkTags(reflect.ValueOf(*cfg), "")
 }
 
@@ -42,12 +45,13 @@ func (l *loader) checkNode(n Node) {
 	}
 }
 
-func (l *loader) checkListen(c Listen) {
+func (l *loader) checkListen(cfg *Config) {
+	c := cfg.Listen
 	l.checkAddress("listen.public", c.Public)
 	if c.Internal != "" {
 		host := l.checkAddress("listen.internal", c.Internal)
-		if _, port, err := net.SplitHostPort(c.Internal); err == nil && !loopback(host) {
-			l.problem("listen.internal", "%s can be reached from other machines, and whoever reaches it may see and end connections: write \"127.0.0.1:%s\"", shown(c.Internal), port)
+		if _, port, err := net.SplitHostPort(c.Internal); err == nil && !loopback(host) && !cfg.Auth.On && !(cfg.Push.On && cfg.Push.Open) {
+			l.problem("listen.internal", "%s can be reached from other machines, and whoever reaches it may see and end connections: write \"127.0.0.1:%s\", or add [auth]", shown(c.Internal), port)
 		}
 	}
 	if c.Public == c.Internal && !strings.HasSuffix(c.Public, ":0") {
@@ -121,6 +125,10 @@ func (l *loader) checkCluster(cfg *Config) {
 		l.idle(c, def, "cluster", name, c.Redis == "", "without cluster.redis")
 	}
 	l.idle(c, def, "cluster", "service", c.Consul == "", "without cluster.consul")
+	if c.RedisWait > 0 && c.Redis == "" {
+		l.problem("cluster.redis_wait", "needs cluster.redis: its replicas are meant")
+	}
+	l.idle(c, def, "cluster", "redis_wait", !cfg.Push.On && c.Redis != "", "without [push]")
 }
 
 // idle notices a key of a table that was changed from its default and does
@@ -226,10 +234,8 @@ func (l *loader) checkTags(table reflect.Value, key string) {
 			l.checkTags(v, key)
 			continue
 		case reflect.Slice:
-			if v.Type().Elem().Kind() == reflect.Struct {
-				for i := range v.Len() {
-					l.checkTags(v.Index(i), item(key, i+1))
-				}
+			for i := range listed(v) {
+				l.checkTags(v.Index(i), item(key, i+1))
 			}
 			continue
 		}

@@ -293,15 +293,21 @@ func (l *loader) checkStream(r *Route, key string, single bool) {
 
 // checkKeeping looks at what is kept of a stream, and for how long.
 func (l *loader) checkKeeping(cfg *Config, r *Route, key string) {
+	l.checkRing(key, "log_length", cfg, r.RingEvents, r.RingBytes, r.LogLength)
+}
+
+// checkRing holds what is kept in memory of one stream against what is kept of
+// it in all (under the key lengthKey of the same table) and of all streams.
+func (l *loader) checkRing(key, lengthKey string, cfg *Config, events int, bytes Size, length int) {
 	sub := func(name string) string { return join(key, name) }
-	if r.RingBytes < cfg.Limits.EventSize && !l.bad["limits.event_size"] {
-		l.problem(sub("ring_bytes"), "%s has no room for one event of limits.event_size (%s): write that much or more", r.RingBytes, cfg.Limits.EventSize)
+	if bytes < cfg.Limits.EventSize && !l.bad["limits.event_size"] {
+		l.problem(sub("ring_bytes"), "%s has no room for one event of limits.event_size (%s): write that much or more", bytes, cfg.Limits.EventSize)
 	}
-	if r.RingBytes > cfg.Limits.Memory && !l.bad["limits.memory"] {
-		l.problem(sub("ring_bytes"), "%s for one stream is more than limits.memory (%s) has for all", r.RingBytes, cfg.Limits.Memory)
+	if bytes > cfg.Limits.Memory && !l.bad["limits.memory"] {
+		l.problem(sub("ring_bytes"), "%s for one stream is more than limits.memory (%s) has for all", bytes, cfg.Limits.Memory)
 	}
-	if r.RingEvents > r.LogLength && r.LogLength > 0 {
-		l.notice(sub("ring_events"), "%d events in memory are more than log_length (%d) keeps in the log", r.RingEvents, r.LogLength)
+	if events > length && length > 0 {
+		l.notice(sub("ring_events"), "%d events in memory are more than %s (%d) keeps in the log", events, lengthKey, length)
 	}
 }
 

@@ -73,8 +73,11 @@ Heartbeat = "1s"
 xyz = 1
 "a b" = 1
 [push]
+payloads = 5
 [auth]
-secret = "x"
+secret = "0123456789abcdef0123456789abcdef"
+[[auth.key]]
+nam = "x"
 [cors]
 `+one+`
 [[route]]
@@ -82,19 +85,20 @@ heartbeat_styl = "line"
 timeout = "1s"
 `, `
 1: drain_timeout: no such key here: drain_timeout belongs in [node]
-2: public: no such key here: public belongs in [listen]
-3: heartbeat: no such key here: heartbeat belongs in [cluster] or [[route]]
+2: public: no such key here: public belongs in [listen] or [push]
+3: heartbeat: no such key here: heartbeat belongs in [cluster] or [[route]] or [push]
 4: listens: no such key: did you mean listen?
-6: zzz: no such table: there are cluster, limits, listen, log, node, route, upstream
+6: zzz: no such table: there are auth, cluster, cors, limits, listen, log, node, push, route, upstream
 8: cluster.redist: no such key: did you mean redis?
 9: cluster.Heartbeat: no such key: did you mean heartbeat?
 10: cluster.xyz: no such key: there are check_every, consul, dead_after, heartbeat, prefix, rabbitmq, redirect, redis, redis_wait, service, tail_check
 11: cluster."a b": no such key: there are check_every, consul, dead_after, heartbeat, prefix, rabbitmq, redirect, redis, redis_wait, service, tail_check
-12: push: [push] is not part of this version yet: leave the table out
-13: auth: [auth] is not part of this version yet: leave the table out
-15: cors: [cors] is not part of this version yet: leave the table out
-21: route[1].heartbeat_styl: no such key: did you mean heartbeat_style?
-22: route[1].timeout: no such key: there are attach, attach_body_limit, attach_for, attach_key, attach_unavailable, bind, detach_for, done, done_events, first_byte_heartbeat, gap, heartbeat, heartbeat_data, heartbeat_style, host, host_header, ids, log_length, log_ttl, max_age, methods, name, on_disconnect, path, retry, retry_to_all, ring_bytes, ring_events, slow, takeover, upstream, write_timeout`)
+13: push.payloads: no such key: did you mean payload?
+16: auth.key[1].name: is missing: logs and limits call the service by it
+16: auth.key[1]: has no key: write key, or key_sha256 with what `+"`printf %s \"$KEY\" | sha256sum`"+` prints
+17: auth.key[1].nam: no such key: did you mean name?
+24: route[1].heartbeat_styl: no such key: did you mean heartbeat_style?
+25: route[1].timeout: no such key: there are attach, attach_body_limit, attach_for, attach_key, attach_unavailable, auth, bind, detach_for, done, done_events, first_byte_heartbeat, gap, heartbeat, heartbeat_data, heartbeat_style, host, host_header, ids, log_length, log_ttl, max_age, methods, name, on_disconnect, path, retry, retry_to_all, ring_bytes, ring_events, slow, takeover, upstream, write_timeout`)
 
 	// Values of the wrong sort.
 	f(one+`max_fails = "3"
@@ -163,7 +167,7 @@ max_header = 100
 6: node.advertise: "edge-1.example.com" is no address: write "http://host:port" or "https://host:port"
 7: node.drain_timeout: must not be negative
 9: listen.public: "8080" is no address to listen on: write "host:port", or ":port" for all interfaces
-10: listen.internal: "0.0.0.0:8089" can be reached from other machines, and whoever reaches it may see and end connections: write "127.0.0.1:8089"
+10: listen.internal: "0.0.0.0:8089" can be reached from other machines, and whoever reaches it may see and end connections: write "127.0.0.1:8089", or add [auth]
 11: listen.trusted_proxies[2]: "proxy.local" is no address: write one such as "10.0.0.7" or a network such as "10.0.0.0/8"
 11: listen.trusted_proxies[3]: "10.0.0.0/33" is no address: write one such as "10.0.0.7" or a network such as "10.0.0.0/8"
 12: listen.read_header_timeout: 0s is too little: write 10ms or more
@@ -176,7 +180,7 @@ internal = ":8089"
 `, `
 5: node.advertise: "https://edge.example.com/base" has something after the host, but a request keeps its own path: write "https://edge.example.com"
 7: listen.public: "127.0.0.1:99999" is no address to listen on: write "host:port", or ":port" for all interfaces
-8: listen.internal: ":8089" can be reached from other machines, and whoever reaches it may see and end connections: write "127.0.0.1:8089"`)
+8: listen.internal: ":8089" can be reached from other machines, and whoever reaches it may see and end connections: write "127.0.0.1:8089", or add [auth]`)
 	f(one+`[listen]
 public = "127.0.0.1:8089"
 `, `
@@ -195,7 +199,7 @@ check_every = "1ms"
 4: cluster.dead_after: must be at least twice cluster.heartbeat (20s), or one late heartbeat makes a node dead: write "40s" or more
 5: cluster.rabbitmq: needs cluster.redis: RabbitMQ carries events to other nodes, but what it loses is read from the log in Redis, and who owns which stream stands there too
 6: cluster.redirect: needs cluster.redis: without it no node knows how many connections another has
-7: cluster.redis_wait: is not part of this version yet: leave it out
+7: cluster.redis_wait: needs cluster.redis: its replicas are meant
 8: cluster.prefix: "my gate" cannot begin names in Redis, RabbitMQ and Consul: write up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit
 9: cluster.service: "a/b" cannot name a Consul service: write up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit
 11: cluster.check_every: 1ms is too little: write 10ms or more`)

@@ -17,18 +17,20 @@ import (
 // so it only reads the text into maps, and what is here puts those into the
 // struct and goes on.
 
-// later are the tables that have a name but no meaning yet.
-var later = []string{"push", "auth", "cors"}
-
 // fields yields the keys of a table and their values.
 func fields(table reflect.Value) iter.Seq2[string, reflect.Value] {
 	return func(yield func(string, reflect.Value) bool) {
 		for f, v := range table.Fields() {
-			if !yield(f.Tag.Get("toml"), v) {
+			if name := f.Tag.Get("toml"); name != "-" && !yield(name, v) {
 				return
 			}
 		}
 	}
+}
+
+// listOfTables reports whether a key of this type is a list of tables.
+func listOfTables(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
 }
 
 // table puts what the file says of a table into dst, a struct.
@@ -50,8 +52,6 @@ func (l *loader) table(dst reflect.Value, from map[string]any, key string) {
 func (l *loader) unknown(table, name string, siblings []string) {
 	key := join(table, name)
 	switch tables := tablesWith(name); {
-	case table == "" && slices.Contains(later, name):
-		l.problem(key, "[%s] is not part of this version yet: leave the table out", name)
 	case len(tables) > 0:
 		l.problem(key, "no such key here: %s belongs in %s", name, strings.Join(tables, " or "))
 	case nearest(name, siblings) != "":
@@ -64,19 +64,23 @@ func (l *loader) unknown(table, name string, siblings []string) {
 }
 
 // tablesWith finds the tables that have a key of that name.
-func tablesWith(name string) (tables []string) {
-	for f := range reflect.TypeFor[Config]().Fields() {
-		t, form := f.Type, "[%s]"
-		if t.Kind() == reflect.Slice {
-			t, form = t.Elem(), "[[%s]]"
-		}
-		for sub := range t.Fields() {
-			if sub.Tag.Get("toml") == name {
-				tables = append(tables, fmt.Sprintf(form, f.Tag.Get("toml")))
+func tablesWith(name string) (found []string) {
+	var look func(t reflect.Type, form, key string)
+	look = func(t reflect.Type, form, key string) {
+		for f := range t.Fields() {
+			sub := f.Tag.Get("toml")
+			switch {
+			case sub == name && key != "":
+				found = append(found, fmt.Sprintf(form, key))
+			case listOfTables(f.Type):
+				look(f.Type.Elem(), "[[%s]]", strings.TrimPrefix(key+"."+sub, "."))
+			case f.Type.Kind() == reflect.Struct:
+				look(f.Type, "[%s]", sub)
 			}
 		}
 	}
-	return tables
+	look(reflect.TypeFor[Config](), "", "")
+	return found
 }
 
 // value puts one value of the file into dst.
@@ -86,6 +90,8 @@ func (l *loader) value(dst reflect.Value, from any, key string) {
 		list(l, dst, from, key, DefaultUpstream)
 	case *[]Route:
 		list(l, dst, from, key, DefaultRoute)
+	case *[]AuthKey:
+		list(l, dst, from, key, DefaultAuthKey)
 	case *[]string:
 		l.texts(dst, from, key)
 	case *time.Duration:
@@ -98,6 +104,12 @@ func (l *loader) value(dst reflect.Value, from any, key string) {
 			return
 		}
 		l.problem(key, `must be a URL in quotes`)
+	case *SecretText:
+		if s, ok := from.(string); ok {
+			*dst = SecretText(s)
+			return
+		}
+		l.problem(key, `must be a text, in quotes`)
 	case *string:
 		switch v := from.(type) {
 		case string:

@@ -11,7 +11,7 @@ import (
 // settings that they began with), and keys that need a restart. Upstreams and
 // routes are called by their names, not by their place, so that one more at
 // the top does not look like a change of all: "upstream chat targets",
-// "route /v1 heartbeat", "route /v2 added".
+// "route /v1 heartbeat", "route /v2 added"; API keys too.
 func Diff(old, new Config) (live, restart []string) {
 	was, is := reflect.ValueOf(old), reflect.ValueOf(new)
 	for f, table := range is.Fields() {
@@ -25,6 +25,12 @@ func Diff(old, new Config) (live, restart []string) {
 				continue
 			}
 			key := join(name, sub.Tag.Get("toml"))
+			if table := sub.Tag.Get("present"); table != "" {
+				key = table
+			}
+			if listOfTables(value.Type()) {
+				continue
+			}
 			if f.Tag.Get("reload") == "restart" || sub.Tag.Get("reload") == "restart" {
 				restart = append(restart, key)
 			} else {
@@ -34,6 +40,7 @@ func Diff(old, new Config) (live, restart []string) {
 	}
 	live = diffList(live, "upstream", old.Upstream, new.Upstream, func(u Upstream) string { return u.Name })
 	live = diffList(live, "route", old.Route, new.Route, Route.Label)
+	live = diffList(live, "auth.key", old.Auth.Key, new.Auth.Key, func(k AuthKey) string { return k.Name })
 	return live, restart
 }
 

@@ -54,6 +54,7 @@ func (e *ConfigError) Error() string {
 // only: what follows from it would be noise.
 type loader struct {
 	file     string
+	env      []string
 	lines    map[string]int    // key → line in the file
 	from     map[string]string // key → variable or flag that set it last
 	bad      map[string]bool

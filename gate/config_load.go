@@ -36,7 +36,7 @@ func Load(path string, env []string, flags map[string]string) (Config, []Notice,
 
 // parse is Load of a file's text.
 func parse(file, text string, env []string, flags map[string]string) (Config, []Notice, error) {
-	l := &loader{file: file, from: map[string]string{}, bad: map[string]bool{}}
+	l := &loader{file: file, env: env, from: map[string]string{}, bad: map[string]bool{}}
 	cfg := Default()
 	if p := l.decode(&cfg, text); p != nil {
 		return Config{}, nil, &ConfigError{[]Problem{*p}}
@@ -72,7 +72,9 @@ func plainKeys(cfg *Config) map[string]reflect.Value {
 			continue
 		}
 		for key, value := range fields(table) {
-			keys[join(name, key)] = value
+			if !listOfTables(value.Type()) {
+				keys[join(name, key)] = value
+			}
 		}
 	}
 	return keys
@@ -90,9 +92,9 @@ func (l *loader) decode(cfg *Config, text string) *Problem {
 	return nil
 }
 
-// secretLine matches a line that may set a key of type SecretURL, or has a
-// password in a URL.
-var secretLine = regexp.MustCompile(`redis|rabbitmq|consul|(?i:pass|secret|token)|//.*@`)
+// secretLine matches a line that may set a key of type SecretURL or
+// SecretText, or has a password in a URL.
+var secretLine = regexp.MustCompile(`redis|rabbitmq|consul|webhook|\bkey\b|(?i:pass|secret|token)|//.*@`)
 
 // syntax tells where the text stops being TOML and shows that line, unless a
 // password may be in it.
@@ -190,9 +192,18 @@ func (l *loader) upstreamText(cfg *Config, text, from string) {
 	}
 }
 
-// complete fills in what follows from the rest: with a single upstream the
-// routes need not name it, and need not be there at all.
+// complete fills in what follows from the rest: which tables there are, where
+// secrets are elsewhere, and, with a single upstream, that the routes need not
+// name it, and need not be there at all.
 func (l *loader) complete(cfg *Config) {
+	cfg.Push.On, cfg.Auth.On = l.present("push"), l.present("auth")
+	l.fetch(&cfg.Push.Webhook, "push.webhook")
+	l.fetch(&cfg.Push.WebhookSecret, "push.webhook_secret")
+	l.fetch(&cfg.Auth.Secret, "auth.secret")
+	l.fetch(&cfg.Auth.PreviousSecret, "auth.previous_secret")
+	for i := range cfg.Auth.Key {
+		l.fetch(&cfg.Auth.Key[i].Key, join(item("auth.key", i+1), "key"))
+	}
 	if len(cfg.Upstream) != 1 {
 		return
 	}
@@ -204,4 +215,18 @@ func (l *loader) complete(cfg *Config) {
 			cfg.Route[i].Upstream = cfg.Upstream[0].Name
 		}
 	}
+}
+
+// present reports whether a table was named: in the file, even with no key
+// below it, or by a variable or flag for one of its keys.
+func (l *loader) present(table string) bool {
+	if l.lines[table] > 0 {
+		return true
+	}
+	for key := range l.from {
+		if strings.HasPrefix(key, table+".") {
+			return true
+		}
+	}
+	return false
 }

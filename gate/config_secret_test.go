@@ -39,6 +39,16 @@ func TestPasswordsStayHidden(t *testing.T) {
 redis = "redis://:hunter2@h1"
 rabbitmq = "amqp://u:hunter2@h2/"
 consul = "http://h3?token=hunter2"
+[push]
+webhook = "https://hook/hunter2"
+webhook_secret = "hunter2"
+[auth]
+secret = "hunter2hunter2hunter2hunter2hunter2"
+previous_secret = "base64:aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnRlcjI"
+[[auth.key]]
+name = "a"
+key = "hunter2hunter2hunter2"
+admin = true
 `
 	cfg, _, err := parse("ssegate.toml", file, nil, nil)
 	if err != nil {
@@ -49,6 +59,8 @@ consul = "http://h3?token=hunter2"
 		fmt.Fprintf(&out, form+"\n", cfg)
 		fmt.Fprintf(&out, form+"\n", cfg.Cluster)
 		fmt.Fprintf(&out, form+"\n", cfg.Cluster.Redis)
+		fmt.Fprintf(&out, form+"\n", cfg.Auth.Secret)
+		fmt.Fprintf(&out, form+"\n", cfg.Auth.Key)
 	}
 	text, err := json.Marshal(cfg)
 	if err != nil {
@@ -56,7 +68,16 @@ consul = "http://h3?token=hunter2"
 	}
 	out.Write(text)
 	log := NewLogging(Log{Level: "debug", Format: "json"}, &out)
-	log.Info("config", zap.Object("config", cfg), zap.Any("any", cfg.Cluster), zap.Stringer("url", cfg.Cluster.Redis))
+	log.Info("config", zap.Object("config", cfg), zap.Any("any", cfg.Cluster), zap.Any("auth", cfg.Auth), zap.Stringer("url", cfg.Cluster.Redis))
+
+	// Short, doubled or in a place that is none.
+	for _, line := range []string{`secret = "hunter2"`, `secret = hunter2`, `secret = ["hunter2"]`, `secret = {hunter2 = 1}`, `previous_secret = "base64:hunter2!"`,
+		"[[auth.key]]\nkey = \"hunter2\"", "[[auth.key]]\nkey = hunter2", "[[auth.key]]\nkey = \"hunter2hunter2\"\nkey = \"hunter2hunter2\"", `jwks = "https://u:hunter2@h"`} {
+		_, notices, err := parse("ssegate.toml", one+"[auth]\n"+line+"\n", []string{"SSEGATE_AUTH_SECRET=hunter2", "SSEGATE_PUSH_WEBHOOK=hunter2"}, map[string]string{"auth.previous_secret": "hunter2"})
+		fmt.Fprintln(&out, notices, err)
+		_, notices, err = parse("ssegate.toml", one+"[auth]\n"+line+"\n", nil, nil)
+		fmt.Fprintln(&out, notices, err)
+	}
 
 	// The same URLs with something wrong around them, in file, variable
 	// and flag.
@@ -85,6 +106,9 @@ consul = "http://h3?token=hunter2"
 		if strings.Contains(line, password) || strings.Contains(line, hex) {
 			t.Errorf("shows the password: %s", line)
 		}
+	}
+	if b := "aHVudGVyMmh1bnRlcjJodW50ZXIy"; strings.Contains(out.String(), b) {
+		t.Error("shows the secret in base64")
 	}
 	if out.Len() < 10_000 || !strings.Contains(out.String(), "redis://:***@h1") {
 		t.Error("nothing was printed")

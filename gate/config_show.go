@@ -22,9 +22,35 @@ func (c Config) String() string {
 			}
 			continue
 		}
+		if absent(v) {
+			continue // to name it would switch it on
+		}
 		writeTable(&b, "["+name+"]", v)
+		for key, list := range fields(v) {
+			for i := range listed(list) {
+				writeTable(&b, "[["+join(name, key)+"]]", list.Index(i))
+			}
+		}
 	}
 	return b.String()
+}
+
+// absent reports whether a table that need not be there is not.
+func absent(table reflect.Value) bool {
+	for f, v := range table.Fields() {
+		if f.Tag.Get("present") != "" {
+			return !v.Bool()
+		}
+	}
+	return false
+}
+
+// listed is the length of a list of tables, 0 for everything else.
+func listed(v reflect.Value) int {
+	if !listOfTables(v.Type()) {
+		return 0
+	}
+	return v.Len()
 }
 
 func writeTable(b *strings.Builder, head string, table reflect.Value) {
@@ -33,6 +59,9 @@ func writeTable(b *strings.Builder, head string, table reflect.Value) {
 	}
 	b.WriteString(head + "\n")
 	for key, v := range fields(table) {
+		if listOfTables(v.Type()) {
+			continue
+		}
 		b.WriteString(key + " = " + tomlValue(v) + "\n")
 	}
 }
@@ -53,6 +82,8 @@ func tomlValue(v reflect.Value) string {
 	case string:
 		return tomlText(v)
 	case SecretURL:
+		return tomlText(v.String())
+	case SecretText:
 		return tomlText(v.String())
 	default:
 		return fmt.Sprint(v)
@@ -87,6 +118,11 @@ func (c Config) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		switch v.Kind() {
 		case reflect.Struct:
 			logTable(enc, name, v, def.FieldByIndex(f.Index))
+			for key, list := range fields(v) {
+				for i := range listed(list) {
+					logTable(enc, item(join(name, key), i+1), list.Index(i), reflect.ValueOf(DefaultAuthKey()))
+				}
+			}
 		case reflect.Slice:
 			for i := range v.Len() {
 				base := reflect.ValueOf(DefaultUpstream())
@@ -102,8 +138,13 @@ func (c Config) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 
 func logTable(enc zapcore.ObjectEncoder, name string, table, base reflect.Value) {
 	for f, v := range table.Fields() {
-		if !same(v, base.FieldByIndex(f.Index)) {
-			enc.AddString(join(name, f.Tag.Get("toml")), strings.Trim(tomlValue(v), `"`))
+		key := join(name, f.Tag.Get("toml"))
+		switch {
+		case same(v, base.FieldByIndex(f.Index)) || listOfTables(v.Type()):
+		case f.Tag.Get("present") != "":
+			enc.AddString(name, "on")
+		default:
+			enc.AddString(key, strings.Trim(tomlValue(v), `"`))
 		}
 	}
 }
