@@ -53,7 +53,7 @@ func New(cfg Config) (*API, error) {
 	rand.Read(nonce[:])
 	a.name = "msg_" + strings.ToLower(base32.HexEncoding.EncodeToString(nonce[:]))
 	a.receipts.init(a)
-	a.conns.init(cfg.Registry)
+	a.conns.reg = cfg.Registry
 	a.hook.init(a)
 	a.routes()
 	return a, nil

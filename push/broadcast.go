@@ -54,7 +54,7 @@ func (c *call) toAll(m *message) {
 		c.refuse(bad)
 		return
 	}
-	r := c.round()
+	r := c.round(0)
 	meta := m.meta(r.now)
 	meta.Primary = true
 	out := reach{ID: m.id, Status: notConnected, Topics: len(topics), Nodes: []string{}}

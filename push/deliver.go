@@ -43,6 +43,24 @@ type round struct {
 	posts []cluster.Outgoing
 	got   []cluster.Receipt
 	now   time.Time
+	// room for what the sendings of the round say, made at once
+	results []result
+	at      []int
+}
+
+// round begins one with room for so many targets.
+func (c *call) round(targets int) *round {
+	return &round{
+		c: c, ctx: c.r.Context(), now: time.Now(), posts: make([]cluster.Outgoing, 0, targets),
+		results: make([]result, targets), at: make([]int, targets),
+	}
+}
+
+// sending begins one with so many targets.
+func (r *round) sending(m *message, named, targets int) sending {
+	s := sending{m: m, named: named, results: r.results[:0:targets], posts: r.at[:0:targets]}
+	r.results, r.at = r.results[targets:], r.at[targets:]
+	return s
 }
 
 // meta is what the message's frames say of who gets them.
@@ -74,9 +92,10 @@ func (c *call) may(field string, places []Place) *refusal {
 
 // add puts a message into the round, once for each of its places.
 func (r *round) add(m *message) sending {
-	s := sending{m: m, named: m.named, results: make([]result, 0, m.n), posts: make([]int, 0, m.n)}
+	s := r.sending(m, m.named, m.n)
+	meta := m.meta(r.now)
 	for _, p := range m.at[:m.named] {
-		r.put(&s, p, m.meta(r.now))
+		r.put(&s, p, meta)
 	}
 	r.copies(&s)
 	return s

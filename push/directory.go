@@ -21,7 +21,7 @@ const (
 // directory is what the registry last said of the whole cluster's connections.
 // Many ask, one reads: a list of all of them is dear.
 type directory struct {
-	conns func(ctx context.Context) ([]registry.Connection, error)
+	reg Registry
 
 	mu     sync.Mutex
 	last   *listing
@@ -34,8 +34,6 @@ type listing struct {
 	list []registry.Connection
 	byID map[string]*registry.Connection
 }
-
-func (d *directory) init(r Registry) { d.conns = r.Conns }
 
 // get returns a listing no older than age.
 func (d *directory) get(ctx context.Context, age time.Duration) (*listing, error) {
@@ -72,7 +70,7 @@ func (d *directory) get(ctx context.Context, age time.Duration) (*listing, error
 
 func (d *directory) ask(ctx context.Context) (*listing, error) {
 	l := &listing{at: time.Now()}
-	list, err := d.conns(ctx)
+	list, err := d.reg.Conns(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -142,6 +142,7 @@ type reader struct {
 	p     problems
 	field string // what stands before the names of fields: "", "messages[3]."
 	style *style
+	big   bool // the only problem is that it makes too large an event
 }
 
 func (r *reader) wrong(field, problem string) {
@@ -190,9 +191,9 @@ func (r *reader) object(e *envelope) span {
 		var val span
 		switch {
 		case at == &e.target:
-			val = r.part("target.", e.targetMember, false)
+			val = r.part(e, "target.")
 		case at == &e.metadata:
-			val = r.part("metadata.", e.metaMember, true)
+			val = r.part(e, "metadata.")
 		default:
 			val = s.value()
 		}
@@ -213,9 +214,9 @@ func (r *reader) object(e *envelope) span {
 	return v
 }
 
-// part scans target or metadata.
-func (r *reader) part(prefix string, find func([]byte) *span, fill bool) span {
-	s := r.s
+// part scans target or metadata, whose members' names begin with prefix.
+func (r *reader) part(e *envelope, prefix string) span {
+	s, fill := r.s, prefix == "metadata."
 	v := span{from: len(s.out), kind: s.space()}
 	if v.kind != '{' {
 		return s.value()
@@ -226,7 +227,11 @@ func (r *reader) part(prefix string, find func([]byte) *span, fill bool) span {
 		if !ok {
 			break
 		}
-		val, at := s.value(), find(name)
+		at := e.targetMember(name)
+		if fill {
+			at = e.metaMember(name)
+		}
+		val := s.value()
 		if at == nil || s.err != nil {
 			continue
 		}
@@ -438,10 +443,16 @@ func (r *reader) encode(m *message, e *envelope, whole span) {
 	}
 	b = append(b, "\n\n"...)
 	if len(b) > st.maxEvent {
-		r.wrong("data", "makes an event of "+strconv.Itoa(len(b))+" bytes, more than the "+strconv.Itoa(st.maxEvent)+" that are allowed: send a stream")
+		r.big = true
+		r.wrong("data", tooBig(len(b), st.maxEvent))
 		return
 	}
 	m.block = b
+}
+
+// tooBig says that an event would have more bytes than are allowed.
+func tooBig(is, most int) string {
+	return "makes an event of " + strconv.Itoa(is) + " bytes, more than the " + strconv.Itoa(most) + " that are allowed: send a stream"
 }
 
 // appendTo appends the envelope: as it was sent, and what it lacks.

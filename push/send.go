@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"ssegate/sse"
 )
@@ -25,8 +24,6 @@ func (s *sending) answer() answered {
 	return answered{ID: s.m.id, Status: s.best(), Targets: s.results}
 }
 
-func (c *call) round() *round { return &round{c: c, ctx: c.r.Context(), now: time.Now()} }
-
 // message reads the one message that a body is.
 func (c *call) message() (m message, bad *refusal) {
 	w, bad := c.json()
@@ -39,10 +36,20 @@ func (c *call) message() (m message, bad *refusal) {
 	if bad := w.syntax(); bad != nil {
 		return m, bad
 	}
+	if r.big {
+		return m, tooLargeEvent(&r.p)
+	}
 	if r.p.any() {
 		return m, invalid(&r.p)
 	}
 	return m, nil
+}
+
+// tooLargeEvent is invalid for the one mistake that has a status of its own.
+func tooLargeEvent(p *problems) *refusal {
+	f := invalid(p)
+	f.status, f.reason = http.StatusRequestEntityTooLarge, "too_large"
+	return f
 }
 
 // needTarget is the answer to a message that goes nowhere.
@@ -73,7 +80,7 @@ func (c *call) send() {
 
 // sendOne sends a message that may be sent, and answers.
 func (c *call) sendOne(m *message) {
-	r := c.round()
+	r := c.round(m.n)
 	s := []sending{r.add(m)}
 	r.run(s)
 	if bad := s[0].failed(); bad != nil {
@@ -185,7 +192,8 @@ func (c *call) readSendTo(w *work) (m message, bad *refusal) {
 		r.wrong("event", err.Error())
 		return m, invalid(&r.p)
 	case len(block) > c.opt.EventSize:
-		return m, tooLargeEvent("message", len(block), c.opt.EventSize)
+		r.wrong("message", tooBig(len(block), c.opt.EventSize))
+		return m, tooLargeEvent(&r.p)
 	}
 	m.block = block
 	return m, nil
@@ -308,7 +316,7 @@ func (b *batch) readMessages() {
 		return
 	}
 	if b.messages == nil {
-		b.messages = make([]message, 0, 16)
+		b.messages, b.wrong = make([]message, 0, 64), make([]problems, 0, 64)
 	}
 	for s.open('['); s.element(); {
 		if len(b.messages) == b.c.opt.Batch {
@@ -364,11 +372,11 @@ func (b *batch) readTargets() {
 // sendMany sends what is sound of a list and says of each what became of it.
 func (b *batch) sendMany() {
 	c := b.c
-	good := 0
-	out := make([]answered, len(b.messages))
+	good, targets := 0, 0
+	out, index := make([]answered, len(b.messages)), make([]int, len(b.messages))
 	for i := range b.messages {
-		index := i
-		out[i] = answered{Index: &index, ID: b.messages[i].id, Status: rejected}
+		index[i] = i
+		out[i] = answered{Index: &index[i], ID: b.messages[i].id, Status: rejected}
 		if p := &b.wrong[i]; p.any() {
 			out[i].Reason, out[i].Detail, out[i].Fields = "invalid_message", p.String(), p.list
 			continue
@@ -380,12 +388,13 @@ func (b *batch) sendMany() {
 		}
 		out[i].Status = ""
 		good++
+		targets += m.n
 	}
 	if bad := c.spend(good); bad != nil {
 		c.refuse(bad)
 		return
 	}
-	r := c.round()
+	r := c.round(targets)
 	sendings, at := make([]sending, 0, good), make([]int, 0, good)
 	for i := range out {
 		if out[i].Status == "" {
@@ -395,9 +404,8 @@ func (b *batch) sendMany() {
 	r.run(sendings)
 	var bad *refusal
 	for j := range sendings {
-		index := out[at[j]].Index
 		out[at[j]] = sendings[j].answer()
-		out[at[j]].Index = index
+		out[at[j]].Index = &index[at[j]]
 		if f := sendings[j].failed(); f != nil && (bad == nil || !sendings[j].m.own) {
 			bad = f
 		}
@@ -456,8 +464,9 @@ func (b *batch) sendOneToMany() {
 		c.refuse(bad)
 		return
 	}
-	r := c.round()
-	s := sending{m: &b.one, named: len(b.targets)}
+	targets := len(b.targets) + b.one.n
+	r := c.round(targets)
+	s := r.sending(&b.one, len(b.targets), targets)
 	meta := b.one.meta(r.now)
 	var first *refusal
 	good := 0
@@ -495,11 +504,6 @@ func (b *batch) sendOneToMany() {
 		return
 	}
 	c.answer(http.StatusOK, answer)
-}
-
-func tooLargeEvent(field string, is, most int) *refusal {
-	problem := "makes an event of " + strconv.Itoa(is) + " bytes, more than the " + strconv.Itoa(most) + " that are allowed: send a stream"
-	return &refusal{status: http.StatusRequestEntityTooLarge, reason: "too_large", detail: field + " " + problem, fields: []Problem{{field, problem}}}
 }
 
 // eventBlock is an event with this name and data, without an id line.
