@@ -8,8 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -263,6 +265,29 @@ func TestKeySetByReload(t *testing.T) {
 		if _, err := New(Config{JWKS: address}, Options{}); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
+	}
+}
+
+func TestKeySetOverTLS(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(set(jwk("1", &rsaKey.PublicKey, nil))) }))
+	t.Cleanup(s.Close)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake that fails
+	token := byToken(sign("RS256", rsaKey, object{"kid": "1"}, alice(nil)))
+	reports := make(chan error, 1)
+	stranger := running(t, Config{JWKS: s.URL}, Options{Report: func(err error) { reports <- err }})
+	if _, err := stranger.Identify(t.Context(), token); !errors.Is(err, ErrUnavailable) {
+		t.Error("keys from who has no certificate:", err)
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](<-reports); !ok {
+		t.Error("the reason was not reported")
+	}
+	a := newAuth(t, Config{JWKS: s.URL})
+	a.now().jwks.client.Transport.(*http.Transport).TLSClientConfig.RootCAs = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	if err := a.now().jwks.fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Identify(t.Context(), token); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -60,6 +60,13 @@ upstream = "search"
 	f(func(c *Config) {
 		c.Upstream, c.Route = c.Upstream[1:], c.Route[1:]
 	}, []string{"upstream chat removed", "route /v1 removed"}, nil)
+	// API keys are called by their names; what they were is not shown.
+	f(func(c *Config) {
+		c.Auth.On, c.Auth.Secret = true, "x"
+		c.Auth.Key = []AuthKey{{Name: "billing"}}
+		c.Push.On, c.Push.TTL, c.Push.Hosts = true, 5, []string{"h"}
+		c.CORS.Origins = []string{"*"}
+	}, []string{"push.ttl", "auth.secret", "cors.origins", "auth.key billing added"}, []string{"push", "push.hosts", "auth"})
 	// A redacted password that differs is a difference all the same.
 	f(func(c *Config) { c.Cluster.Redis = "redis://:a@h" }, nil, []string{"cluster.redis"})
 }

@@ -193,6 +193,9 @@ func TestStringRoundTrip(t *testing.T) {
 		if live, restart := Diff(cfg, again); len(live)+len(restart) > 0 || cfg.String() != again.String() {
 			t.Errorf("differs: %v %v; notices %v", live, restart, notices)
 		}
+		if cfg.Push.On != again.Push.On || cfg.Auth.On != again.Auth.On {
+			t.Error("a table has come or gone")
+		}
 	}
 	f(string(text))
 	f(one + `[[route]]
@@ -207,6 +210,21 @@ ring_bytes = "2.5MiB"
 trusted_proxies = ["10.0.0.0/8", "::1"]
 [cluster]
 redis = "redis://host:6379/0?pool_size=3"
+[push]
+[auth]
+jwks = "https://id.example.com/keys"
+audiences = ["push"]
+[[auth.key]]
+name = "a"
+key_sha256 = "9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0"
+publish = ["user/*", "channel/x"]
+[[auth.key]]
+name = "b"
+key_sha256 = "0034876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0"
+admin = true
+[cors]
+origins = ["https://*.example.com"]
+credentials = true
 `)
 }
 

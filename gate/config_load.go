@@ -220,11 +220,14 @@ func (l *loader) complete(cfg *Config) {
 // present reports whether a table was named: in the file, even with no key
 // below it, or by a variable or flag for one of its keys.
 func (l *loader) present(table string) bool {
-	if l.lines[table] > 0 {
-		return true
+	inside := func(key string) bool { return key == table || strings.HasPrefix(key, table+".") }
+	for key := range l.lines {
+		if inside(key) {
+			return true
+		}
 	}
 	for key := range l.from {
-		if strings.HasPrefix(key, table+".") {
+		if inside(key) {
 			return true
 		}
 	}

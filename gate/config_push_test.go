@@ -51,6 +51,13 @@ func TestWhoMayReachPush(t *testing.T) {
 	f(wide+secret, "")
 	f(wide+"[push]\nopen = true\n", "")
 
+	// However a table is named, it is there.
+	const key = "name = \"a\"\nkey = \"0123456789abcdef\"\nadmin = true\n"
+	f("[push]\n[[auth.key]]\n"+key, "")
+	mistakes(t, "push.public = true\nauth.secret = \""+jwtSecret+"\"\n"+one, "")
+	mistakes(t, "push = {public = true}\nauth = {secret = \""+jwtSecret+"\"}\n"+one, "")
+	mistakes(t, "push = {}\n"+one, `
+1: push.open: listen.public (":8080") can be reached from other machines, and without [auth] whoever reaches it may follow every user's messages: add [auth], or write open = true if that is meant`)
 	// A variable switches a table on as its head does.
 	mistakes(t, one, `
   SSEGATE_PUSH_PUBLIC: push.public: needs [auth]: whoever reaches listen.public could publish to every user
