@@ -113,6 +113,9 @@ func (l *Log) runAndWait(ctx context.Context, client pipelines, calls []*call, w
 	if end, ok := ctx.Deadline(); ok {
 		patience = min(patience, time.Until(end)*3/4)
 	}
+	if c, ok := client.(*redis.Client); ok && c.Options().ReadTimeout > 0 {
+		patience = min(patience, c.Options().ReadTimeout*3/4) // else the other replies are lost with this one
+	}
 	wait := redis.NewCmd(ctx, "wait", l.replicas, max(1, patience.Milliseconds()))
 	_ = pipe.Process(ctx, onceCmd{wait}) // only queued
 	if err := l.exec(ctx, pipe); err != nil {

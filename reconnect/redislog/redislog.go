@@ -70,8 +70,8 @@ func WithInterest(key func(sse.StreamID) string) Option {
 }
 
 // WithReplicas has Publish wait until so many replicas have what was published,
-// but no longer than patience (0: a second) or three quarters of what ctx
-// allows.
+// but no longer than patience (0: a second) or three quarters of what ctx and
+// the client's ReadTimeout allow.
 func WithReplicas(n int, patience time.Duration) Option {
 	return func(l *Log) { l.replicas, l.patience = n, patience }
 }

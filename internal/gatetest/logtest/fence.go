@@ -55,7 +55,7 @@ func testFork(t *testing.T, s *suite) {
 	id := sse.NewStreamID()
 	fork := func(epoch, seq, wantEpoch, wantSeq uint64) {
 		t.Helper()
-		got, err := reconnect.Fork(t.Context(), s.Log, id, sse.Pos{Epoch: epoch, Seq: seq})
+		got, err := reconnect.Fork(t.Context(), s.Journal, id, sse.Pos{Epoch: epoch, Seq: seq})
 		if err != nil || got.Pos != (sse.Pos{Epoch: wantEpoch, Seq: wantSeq}) {
 			t.Errorf("who has %d-%d goes on with %v, %v; want %d-%d", epoch, seq, got.Pos, err, wantEpoch, wantSeq)
 		}

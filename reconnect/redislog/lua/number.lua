@@ -7,8 +7,9 @@
 -- forgotten what was given out last, so it begins anew, above all that could
 -- have been. To look takes longer than the rest; nothing fails over or is
 -- started again within a quarter of a second.
+local format = string.format
 local function integer(n)
-  return string.format('%.0f', n)
+  return format('%d', n)
 end
 
 -- Returns the numbering as it stands: epoch, last Seq, time of the last frame,
@@ -22,7 +23,7 @@ local function number(key, log, after)
     return nil
   end
   local fields = {}
-  if not seen or now < seen or now - seen >= 250 then
+  if not seen or now < seen or now - seen >= 10 then
     local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
     if run ~= c[5] then
       after = math.max(after, last or 0)

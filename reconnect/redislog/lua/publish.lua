@@ -6,10 +6,6 @@
 -- frame its size in the value, its Once or 0, and its id.
 -- Returns the epoch, the last Seq, the time, who follows, and for each post
 -- that was there already which it is (from 1) and its position.
-local kind = redis.call('TYPE', KEYS[2]).ok
-if kind ~= 'none' and kind ~= 'stream' then
-  return redis.error_reply('WRONGTYPE of log')
-end
 local followers = {}
 local epoch, last, time, now, fields = number(KEYS[1], KEYS[2], 0)
 if not epoch then
@@ -20,14 +16,31 @@ local follow = KEYS[once > 0 and 5 or 3]
 if follow then
   followers = redis.call('ZRANGEBYSCORE', follow, '(' .. integer(now), '+inf')
 end
-if kind == 'none' and last > epoch * 1000 then
-  fields[#fields + 1] = 'b'
-  fields[#fields + 1] = integer(last)
-  fields[#fields + 1] = 'bt'
-  fields[#fields + 1] = integer(time)
+local before, timeBefore = last, time
+if time < now then
+  time = now
 end
-local before = last
-time = math.max(time, now)
+-- As text, for to write numbers is a good part of the work.
+local epochText, timeText, lastText = integer(epoch), integer(time)
+
+-- Adds an entry of n frames, n as text; what is wrong is in err of the answer.
+local function add(n, value)
+  last = last + n
+  lastText = integer(last)
+  local id = epochText .. '-' .. lastText
+  local field = '1e0+' .. n .. '@' .. timeText
+  local done = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, field, value)
+  if not done then -- there is no log, or none any more
+    if before > epoch * 1000 then
+      redis.call('HSET', KEYS[1], 'b', integer(before), 'bt', integer(timeBefore))
+    end
+    done = redis.pcall('XADD', KEYS[2], id, field, value)
+  end
+  if type(done) == 'table' and done.err and string.find(done.err, 'equal or smaller', 1, true) then
+    return redis.error_reply('BROKEN numbering, the log is further')
+  end
+  return done
+end
 
 local width = once
 if once > 0 then
@@ -42,7 +55,7 @@ if once > 0 then
     start = nil
   end
   if not start then
-    redis.call('HSET', KEYS[3], 's', integer(time), 'w', integer(width))
+    redis.call('HSET', KEYS[3], 's', timeText, 'w', integer(width))
   elseif gen[2] ~= integer(width) then
     redis.call('HSET', KEYS[3], 'w', integer(width))
   end
@@ -53,16 +66,19 @@ local here = {} -- ids of this call
 local post = 0
 local arg = 5
 while arg <= #ARGV do
-  local n, value = tonumber(ARGV[arg]), ARGV[arg + 1]
+  local n, value = ARGV[arg], ARGV[arg + 1]
   arg = arg + 2
+  local new -- ids with positions
   if once > 0 then
     local ids = {}
+    n = tonumber(n)
+    new = {}
     for i = 1, n do
       ids[i] = 'i' .. ARGV[arg + 3 * i - 1]
     end
     local late = redis.call('HMGET', KEYS[3], unpack(ids))
     local old = redis.call('HMGET', KEYS[4], unpack(ids))
-    local kept, new = {}, {} -- ranges of the value; ids with positions
+    local kept = {} -- ranges of the value
     local at, from, left = 1, 1, 0
     for i = 1, n do
       local size, span = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
@@ -81,7 +97,7 @@ while arg <= #ARGV do
       else
         left = left + 1
         if span > 0 then
-          here[ids[i]] = integer(epoch) .. '-' .. integer(last + left) .. ' ' .. integer(time)
+          here[ids[i]] = epochText .. '-' .. integer(last + left) .. ' ' .. timeText
           new[#new + 1] = ids[i]
           new[#new + 1] = here[ids[i]]
         end
@@ -92,20 +108,15 @@ while arg <= #ARGV do
       kept[#kept + 1] = string.sub(value, from)
       n, value = left, table.concat(kept)
     end
-    if #new > 0 then
-      redis.call('HSET', KEYS[3], unpack(new))
-    end
   end
-  if n > 0 then
-    last = last + n
-    local done = redis.pcall('XADD', KEYS[2], integer(epoch) .. '-' .. integer(last),
-      '1e0+' .. n .. '@' .. integer(time), value)
+  if n ~= 0 then
+    local done = add(n, value)
     if type(done) == 'table' and done.err then
-      if string.find(done.err, 'equal or smaller', 1, true) then
-        return redis.error_reply('BROKEN numbering, the log is further')
-      end
       return done
     end
+  end
+  if new and #new > 0 then
+    redis.call('HSET', KEYS[3], unpack(new))
   end
 end
 
@@ -114,14 +125,15 @@ if once > 0 then
 end
 if last > before then
   fields[#fields + 1] = 's'
-  fields[#fields + 1] = integer(last)
+  fields[#fields + 1] = lastText
   fields[#fields + 1] = 't'
-  fields[#fields + 1] = integer(time)
-  local length = tonumber(ARGV[1])
-  local step = math.max(1, math.floor(length / 8))
-  local origin = epoch * 1000
-  if length > 0 and last - origin > length and math.floor((before - origin) / step) ~= math.floor((last - origin) / step) then
-    redis.call('XTRIM', KEYS[2], 'MINID', '~', integer(epoch) .. '-' .. integer(last - length + 1))
+  fields[#fields + 1] = timeText
+  local length, origin = tonumber(ARGV[1]), epoch * 1000
+  if length > 0 and last - origin > length then
+    local step = math.max(1, math.floor(length / 8))
+    if math.floor((before - origin) / step) ~= math.floor((last - origin) / step) then
+      redis.call('XTRIM', KEYS[2], 'MINID', '~', epochText .. '-' .. integer(last - length + 1))
+    end
   end
   expire(KEYS[2], ARGV[2])
 end

@@ -3,8 +3,11 @@
 -- KEYS: the numbering, the log. ARGV: the time.
 local c = redis.call('HMGET', KEYS[1], 'e', 's', 't', 'b', 'bt')
 local epoch, last, taken = tonumber(c[1]), tonumber(c[2]), tonumber(c[3])
-if not epoch or not last then
+if not c[1] then
   return false
+end
+if not epoch or not last then
+  return redis.error_reply('BROKEN numbering')
 end
 local t = tonumber(ARGV[1])
 

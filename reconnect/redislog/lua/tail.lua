@@ -4,10 +4,16 @@
 -- KEYS: the log, the numbering (if it may be a topic).
 local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local numbered = KEYS[2] and redis.call('HMGET', KEYS[2], 'e', 's')
-if numbered and numbered[1] and numbered[2] then
-  local id = numbered[1] .. '-' .. numbered[2]
-  if not entry or entry[1] ~= id and tonumber(string.match(entry[1], '%d+$')) < (tonumber(numbered[2]) or 0) then
-    return {id}
+if numbered and numbered[1] then
+  local id = numbered[1] .. '-' .. (numbered[2] or '')
+  if not entry or entry[1] ~= id then
+    local seq = tonumber(numbered[2])
+    if not seq then
+      return redis.error_reply('BROKEN numbering')
+    end
+    if not entry or tonumber(string.match(entry[1], '%d+$')) < seq then
+      return {id}
+    end
   end
 end
 if entry then
