@@ -108,6 +108,25 @@ func TestWantThenKick(t *testing.T) {
 	}
 }
 
+// An answer about a frame that counts no more is none about the one that has
+// its number now.
+func TestWantOfAnotherEpoch(t *testing.T) {
+	h := still(t, Config{})
+	s := h.Open(StreamOptions{Source: &memLog{}})
+	c := newFake(5)
+	s.Follow(c, FollowOptions{Chunked: true, Want: wants("a")})
+	s.Append([]sse.Frame{marked(1, "a", 0), marked(2, "a", 0), marked(3, "a", 0)})
+	s.Flush() // into the first
+	next := []sse.Frame{{Kind: sse.KindFence, Pos: sse.Pos{Epoch: 2, Seq: 1}}, marked(2, "b", 0), marked(3, "a", 0)}
+	next[1].Pos.Epoch, next[2].Pos.Epoch = 2, 2
+	s.Append(next)
+	s.Flush()
+	c.open(-1)
+	if seqs, _ := numbers(c.text()); !slices.Equal(seqs, []uint64{1, 3}) {
+		t.Errorf("got %v", seqs)
+	}
+}
+
 // Who wants nothing has got everything: it holds nobody back and is not slow.
 func TestWaitForOneWhoWantsNothing(t *testing.T) {
 	h := still(t, Config{RingEvents: 40})
@@ -361,7 +380,8 @@ func TestExpired(t *testing.T) {
 			return s.Follow(newFake(-1), o)
 		}
 		time.Sleep(70 * time.Millisecond) // between two ticks
-		past, soon, later, gone := at(-time.Hour), at(10*time.Second), at(200*time.Second), at(20*time.Second)
+		past, soon, later, gone := at(-time.Hour), at(10050*time.Millisecond), at(200*time.Second), at(20*time.Second)
+		at(8 * 365 * 24 * time.Hour)
 		at(290 * 365 * 24 * time.Hour)
 		o.Until = time.Time{}
 		s.Follow(newFake(-1), o)
@@ -374,7 +394,7 @@ func TestExpired(t *testing.T) {
 		of := s.Follow(old, o)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		for _, want := range []call{{past, 100 * time.Millisecond}, {soon, 10 * time.Second}, {later, 200 * time.Second}} {
+		for _, want := range []call{{past, 100 * time.Millisecond}, {soon, 10050 * time.Millisecond}, {later, 200 * time.Second}} {
 			select {
 			case got := <-calls:
 				if got.f != want.f || got.at < want.at || got.at > want.at+200*time.Millisecond {

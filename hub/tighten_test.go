@@ -2,6 +2,7 @@ package hub
 
 import (
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,70 @@ func TestTightenThenFallOff(t *testing.T) {
 		seqs, _ := numbers(c.text())
 		consecutive(t, seqs, 1, 200)
 	})
+}
+
+// Between the time when a segment is put in the place of another and the time
+// when all followers know, they miss nothing and pin nothing.
+func TestTightenSlowly(t *testing.T) {
+	h := still(t, Config{RingEvents: 8, RingBytes: 2 << 10, CatchUps: 1})
+	l := newLeaver()
+	s := h.Open(l.options(StreamOptions{}))
+	let := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(goOn)
+	busy, ready, blocked := &hookConn{}, newFake(-1), newFake(40)
+	first := s.Follow(busy, FollowOptions{Chunked: true})
+	second := s.Follow(ready, FollowOptions{Chunked: true})
+	third := s.Follow(blocked, FollowOptions{Chunked: true})
+	s.Append(events(1, 2, 20))
+	s.Flush()
+	old, _ := ring(s)
+	var wg sync.WaitGroup
+	busy.hook = func() { <-let }
+	wg.Go(func() { first.Kick("kicked:test", []byte(":bye\n"), true) })
+	until(t, "the write", func() bool {
+		if !first.mu.TryLock() {
+			return true
+		}
+		first.mu.Unlock()
+		return false
+	})
+	h.wheel.now.Store(1000)
+	wg.Go(s.tighten) // as far as the busy one
+	until(t, "the smaller segment", func() bool { return old.moved.Load() != nil })
+	s.Append(append(events(3, 60, 100), endFrame(61, sse.EndFinished)))
+	second.run()
+	if why := l.next(t); why != ReasonFinished || l.why(second) != why {
+		t.Fatal("left:", why)
+	}
+	seqs, _ := numbers(ready.text())
+	consecutive(t, seqs, 1, 60)
+	if c := old.moved.Load(); !c.gone.Load() || third.seg.Load() != old {
+		t.Fatal("the ring has not gone on")
+	}
+	goOn()
+	wg.Wait()
+	if third.seg.Load() != nil {
+		t.Error("a blocked follower pins what the ring has dropped")
+	}
+}
+
+// What would gain little is left alone.
+func TestTightenLittle(t *testing.T) {
+	h := still(t, Config{})
+	s := h.Open(StreamOptions{})
+	for seq := uint64(1); s.bytes < 40<<10; seq++ {
+		s.Append(events(seq, seq, 100))
+	}
+	for s.last.spare() < s.bytes/10 || s.last.spare() > s.bytes/5 {
+		s.Append(events(s.tail.Seq+1, s.tail.Seq+1, 100))
+	}
+	h.wheel.now.Store(1000)
+	last, bytes := ring(s)
+	s.tighten()
+	if now, b := ring(s); now != last || b != bytes || s.loose.Load() {
+		t.Error("made smaller by", bytes-b)
+	}
 }
 
 // The budgets of a stream with a follower that has nothing to read, and there
