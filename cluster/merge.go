@@ -197,8 +197,7 @@ func (m *merger) run() {
 			}
 			todo = more
 		}
-		m.ids.settle()
-		wait := m.ids.fresh()
+		wait := m.ids.renew()
 		if len(later) > 0 {
 			wait = mergePause
 		}

@@ -143,8 +143,10 @@ const (
 	idsOften = 50 * time.Millisecond
 	// idsAlone is how many topics fit into 64 characters without a base.
 	idsAlone = 4
-	// idsKeep is how long a base is kept at least.
-	idsKeep = time.Hour
+	// idsKeep is how long a base is kept at least. When half of that is over
+	// it is kept on; idsAgain is when that is tried again.
+	idsKeep  = time.Hour
+	idsAgain = 10 * time.Second
 )
 
 // mergeIDs makes a merger's ids. A base counts from the moment when the
@@ -154,19 +156,17 @@ type mergeIDs struct {
 	m    *merger
 	keep time.Duration // how long a base is kept in the registry
 
-	base   reconnect.CursorSet
-	was    []uint64
-	stored time.Time
-	long   bool // the last id was, and asks for a new base
-	asked  time.Time
-	busy   atomic.Bool
-	fruit  atomic.Pointer[stored] // of what was asked for
+	base  mergeBase // of the last id; none: it stands alone
+	asked time.Time
+	busy  atomic.Bool
+	fruit atomic.Pointer[mergeBase] // of what was asked for
 }
 
-type stored struct {
-	base reconnect.CursorSet
-	was  []uint64
-	at   time.Time
+// mergeBase is a base that the registry has had since a time.
+type mergeBase struct {
+	name   reconnect.CursorSet
+	places []uint64 // nil: no base
+	since  time.Time
 }
 
 func (d *mergeIDs) init(m *merger) {
@@ -180,69 +180,59 @@ func (d *mergeIDs) init(m *merger) {
 // append appends the id of where all parts are now.
 func (d *mergeIDs) append(dst []byte) []byte {
 	m := d.m
-	d.settle()
+	if b := d.fruit.Swap(nil); b != nil {
+		d.base = *b
+	}
 	m.seqs = m.seqs[:0]
 	for _, p := range m.parts {
 		m.seqs = append(m.seqs, p.at)
 	}
 	at := len(dst)
-	if d.was == nil {
+	if d.base.places == nil {
 		dst = reconnect.AppendCursor(dst, m.set, m.seqs)
-		d.long = len(m.parts) > idsAlone
 	} else {
-		dst = reconnect.AppendBasedCursor(dst, d.base, d.was, m.seqs)
-		d.long = len(dst)-at > idsShort
+		dst = reconnect.AppendBasedCursor(dst, d.base.name, d.base.places, m.seqs)
 	}
-	if d.long {
-		d.ask()
+	if len(dst)-at > idsShort && len(m.parts) > idsAlone && time.Since(d.asked) >= idsOften {
+		d.ask(mergeBase{name: reconnect.NewCursorBase(), places: slices.Clone(m.seqs)})
 	}
 	return dst
 }
 
-// settle takes the base that has come to be stored.
-func (d *mergeIDs) settle() {
-	if s := d.fruit.Swap(nil); s != nil {
-		d.base, d.was, d.stored, d.long = s.base, s.was, s.at, false
-	}
-	if d.was != nil && time.Since(d.stored) > d.keep/2 {
-		d.ask() // the last id is to mean something for long
-	}
-}
-
-// fresh is when settle is to be called again at the latest.
-func (d *mergeIDs) fresh() time.Duration {
-	if d.was == nil {
+// renew has the base of the last id kept on, for as long as the connection is
+// there; it returns when to call it again.
+func (d *mergeIDs) renew() time.Duration {
+	if d.base.places == nil {
 		return time.Hour
 	}
-	return max(time.Until(d.stored.Add(d.keep/2)), mergePause) + time.Millisecond
+	if b := d.fruit.Load(); b != nil && b.name == d.base.name {
+		d.base.since = b.since
+	}
+	left := time.Until(d.base.since.Add(d.keep / 2))
+	if left <= 0 && time.Since(d.asked) >= idsAgain {
+		d.ask(d.base)
+	}
+	return max(left, idsAgain)
 }
 
-// ask has a new base stored: the places of now. With nothing to be gained by
-// that it keeps the old one.
-func (d *mergeIDs) ask() {
-	now := time.Now()
-	if now.Sub(d.asked) < idsOften || d.busy.Swap(true) {
+// ask has a base stored, unless one is being stored.
+func (d *mergeIDs) ask(b mergeBase) {
+	if d.busy.Swap(true) {
 		return
 	}
-	d.asked = now
+	b.since = time.Now()
+	d.asked = b.since
 	m := d.m
-	s := &stored{base: reconnect.NewCursorBase(), at: now}
-	for _, p := range m.parts {
-		s.was = append(s.was, p.at)
-	}
-	if slices.Equal(s.was, d.was) {
-		s.base = d.base
-	}
-	note := reconnect.AppendCursorBase(nil, m.set, s.was)
+	note := reconnect.AppendCursorBase(nil, m.set, b.places)
 	ok := m.ts.spawn(func() {
 		defer d.busy.Store(false)
 		ctx, cancel := context.WithTimeout(m.ts.n.ctx, topicWait)
 		defer cancel()
-		if err := m.ts.n.cfg.Registry.PutNote(ctx, baseName(s.base), note, d.keep); err != nil {
+		if err := m.ts.n.cfg.Registry.PutNote(ctx, baseName(b.name), note, d.keep); err != nil {
 			m.ts.n.count.registryErrors.Add(1)
 			return
 		}
-		d.fruit.Store(s)
+		d.fruit.Store(&b)
 	})
 	if !ok {
 		d.busy.Store(false)
