@@ -30,16 +30,16 @@ const never = 1 << 30
 
 // choiceOf returns nil for a follower that makes no choice.
 func (h *Hub) choiceOf(o *FollowOptions) *choice {
-	c := choice{want: o.Want}
+	if o.Want == nil && o.Expired == nil {
+		return nil
+	}
+	c := &choice{want: o.Want}
 	if left := time.Until(o.Until); o.Expired != nil && !o.Until.IsZero() && left/h.cfg.Tick < never {
 		now := h.now()
 		left += time.Since(h.wheel.start) - time.Duration(now)*h.cfg.Tick
 		c.expired, c.until = o.Expired, now+max(h.ticks(max(left, 0)), 1)
 	}
-	if c.want == nil && c.expired == nil {
-		return nil
-	}
-	return &c
+	return c
 }
 
 // due returns what has to be called now, once.

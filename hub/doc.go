@@ -10,8 +10,8 @@
 //
 // What always holds:
 //
-//   - A follower gets each numbered frame once and in order, or is ended with
-//     a Reason that says why not.
+//   - A follower gets each numbered frame that it wants once and in order, or
+//     is ended with a Reason that says why not.
 //   - Nobody waits for anybody: a write is one attempt that never blocks, and
 //     what does not fit waits for its socket to tell that there is room.
 //   - Whatever is not an event (heartbeat, goodbye) is written between whole
