@@ -51,6 +51,11 @@ func calls(r *redisreg.Registry) map[string]func(context.Context) error {
 		},
 		"DropConns": func(ctx context.Context) error { return r.DropConns(ctx, "a", []string{"1"}) },
 		"Conns":     func(ctx context.Context) error { return second(r.Conns(ctx)) },
+		"PutNote":   func(ctx context.Context) error { return r.PutNote(ctx, "n", []byte("1"), time.Minute) },
+		"GetNote":   func(ctx context.Context) error { return second(r.GetNote(ctx, "n")) },
+		"TakeNote":  func(ctx context.Context) error { return second(r.TakeNote(ctx, "n")) },
+		"PutDue":    func(ctx context.Context) error { return r.PutDue(ctx, time.Now(), [][]byte{{1}}) },
+		"TakeDue":   func(ctx context.Context) error { return second(r.TakeDue(ctx, time.Now(), 1)) },
 	}
 }
 
@@ -238,7 +243,7 @@ func TestDamaged(t *testing.T) {
 	// A key of another type is Redis' own error.
 	for name, call := range calls(r) {
 		live()
-		for _, k := range []string{"test:nodes", "test:cleaner", "test:key:k", "test:print:p", "test:{node:a}:conns", "test:{node:a}:node"} {
+		for _, k := range []string{"test:nodes", "test:cleaner", "test:key:k", "test:print:p", "test:{node:a}:conns", "test:{node:a}:node", "test:note:n", "test:due"} {
 			if err := c.Del(ctx, k).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -247,7 +252,7 @@ func TestDamaged(t *testing.T) {
 			}
 		}
 		switch err := call(ctx); name {
-		case "Put", "Get", "Claim", "Follow", "Unfollow": // touch none of these keys
+		case "Put", "Get", "Claim", "Follow", "Unfollow", "PutNote": // touch none of these keys, or not what is in it
 		case "PutConns": // a lease without an end is none
 			if !errors.Is(err, registry.ErrUnknown) {
 				t.Errorf("%s of damaged keys: %v, want ErrUnknown", name, err)

@@ -63,6 +63,12 @@ func Run(t *testing.T, open func(t *testing.T) World) {
 		{"PrintsEnd", printsEnd},
 		{"Connections", connections},
 		{"ConnectionsGoWithTheLease", connectionsGoWithTheLease},
+		{"Notes", notes},
+		{"NotesEnd", notesEnd},
+		{"TakeNoteRace", takeNoteRace},
+		{"Due", due},
+		{"DueMany", dueMany},
+		{"TakeDueRace", takeDueRace},
 		{"DoneContext", doneContext},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
@@ -142,6 +148,11 @@ func doneContext(t *testing.T, w World) {
 		"Conns":    second(w.A.Conns(ctx)),
 		"PutConns": w.A.PutConns(ctx, "a", []registry.Connection{{ID: "1"}}),
 		"AddPrint": w.A.AddPrint(ctx, "p", id, long),
+		"PutNote":  w.A.PutNote(ctx, "n", nil, long),
+		"GetNote":  second(w.A.GetNote(ctx, "n")),
+		"TakeNote": second(w.A.TakeNote(ctx, "n")),
+		"PutDue":   w.A.PutDue(ctx, time.Now(), [][]byte{{1}}),
+		"TakeDue":  second(w.A.TakeDue(ctx, time.Now(), 1)),
 	} {
 		if err == nil || isSentinel(err) {
 			t.Errorf("%s with a ctx that is done: %v", name, err)
