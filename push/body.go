@@ -42,10 +42,10 @@ func (c *call) json() (*work, *refusal) {
 		return nil, &refusal{status: http.StatusUnsupportedMediaType, reason: "unsupported_encoding", detail: "send the body as it is, without Content-Encoding"}
 	}
 	limit := int64(c.opt.BodySize)
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyWait)) // where it is supported
 	if c.r.ContentLength > limit {
 		return nil, c.tooLarge()
 	}
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyWait)) // where it is supported
 	w := works.Get().(*work)
 	w.body.Reset()
 	if n := c.r.ContentLength; n > 0 {
@@ -64,8 +64,13 @@ func (c *call) json() (*work, *refusal) {
 	return w, nil
 }
 
+// tooLarge is the answer to a body that is larger than allowed. Some more of it
+// is read and thrown away first: many clients that are still sending when they
+// are answered tell their callers of a broken connection and not of the answer.
 func (c *call) tooLarge() *refusal {
-	c.w.Header().Set("Connection", "close") // the rest of it is not waited for
+	if _, err := io.CopyN(io.Discard, c.r.Body, max(4*int64(c.opt.BodySize), 32<<20)); err == nil {
+		c.w.Header().Set("Connection", "close") // there is more still
+	}
 	return &refusal{status: http.StatusRequestEntityTooLarge, reason: "too_large", fields: []Problem{{"body", "is too large"}},
 		detail: fmt.Sprintf("the body is larger than the %d bytes that are allowed", c.opt.BodySize)}
 }

@@ -2,6 +2,7 @@ package push
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,14 +64,15 @@ func TestReceiptsOfMany(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
 		var ids []string
 		for range 5 {
-			body := "["
+			var body strings.Builder
+			body.WriteString("[")
 			for i := range 100 {
 				if i > 0 {
-					body += ","
+					body.WriteString(",")
 				}
-				body += `{"target":{"user_id":"u"}}`
+				body.WriteString(`{"target":{"user_id":"u"}}`)
 			}
-			a := w.is(n[0].post("/api/v1/messages/batch", body+"]"), 200)
+			a := w.is(n[0].post("/api/v1/messages/batch", body.String()+"]"), 200)
 			for i := range 100 {
 				ids = append(ids, a.at("results", i, "id").(string))
 			}

@@ -114,7 +114,7 @@ func TestWebhook(t *testing.T) {
 				t.Errorf("%s", h.body)
 			}
 		}
-		wait(time.Hour) // nor is anybody told again when what was taken is looked at
+		wait(5 * time.Minute) // nor is anybody told again when what was taken is looked at
 		if got := hook.ids(t); len(got) != 3 {
 			t.Errorf("told of %v", got)
 		}
@@ -127,7 +127,7 @@ func TestWebhookRetries(t *testing.T) {
 		hook := w.hooks()
 		hook.status = 500
 		w.is(n[0].post("/api/v1/messages/send", `{"id":"m","target":{"user_id":"away"}}`), 200)
-		wait(time.Hour)
+		wait(5 * time.Minute)
 		if len(hook.got) != 3 {
 			t.Fatalf("%d attempts", len(hook.got))
 		}
@@ -165,7 +165,7 @@ func TestWebhookOutlivesItsNode(t *testing.T) {
 		hook.mu.Unlock()
 		holder.Abort()
 		holder.leave()
-		wait(10 * time.Minute)
+		wait(3 * time.Minute)
 		got := hook.ids(t)
 		if got = slices.Compact(got); len(got) != 20 {
 			t.Errorf("told of %v", got)

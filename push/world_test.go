@@ -206,7 +206,6 @@ type client struct {
 	mu   sync.Mutex
 	peer hub.Peer
 	got  bytes.Buffer
-	gone hub.Reason
 }
 
 func (c *client) Start(p hub.Peer, _ time.Duration) error { c.peer = p; return nil }
@@ -231,12 +230,7 @@ func (n *node) follow(filter cluster.Filter, topics ...string) *client {
 	}
 	o := cluster.SubscribeOptions{
 		ID: c.id, Filter: filter, Limits: reconnect.Limits{Length: 1000, TTL: time.Hour},
-		Left: func(_ *cluster.Subscription, why hub.Reason) {
-			c.mu.Lock()
-			c.gone = why
-			c.mu.Unlock()
-			n.Disconnected(c.id)
-		},
+		Left: func(*cluster.Subscription, hub.Reason) { n.Disconnected(c.id) },
 	}
 	var err error
 	if c.sub, err = n.SubscribeAll(ts, cluster.CursorFrom{}, c, o); err != nil {
@@ -245,18 +239,6 @@ func (n *node) follow(filter cluster.Filter, topics ...string) *client {
 	n.Connected(registry.Connection{ID: c.id, Topics: topics, Remote: "192.0.2.1", Since: time.Now()})
 	wait(300 * time.Millisecond)
 	return c
-}
-
-// leave goes away as a client does whose network drops.
-func (c *client) leave() {
-	c.peer.Gone(nil)
-	wait(300 * time.Millisecond)
-}
-
-func (c *client) why() hub.Reason {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.gone
 }
 
 // told is one event as a client saw it.
