@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ssegate/discover"
 )
@@ -35,6 +36,10 @@ const (
 
 	// staleTries is how many kept connections may turn out to be closed.
 	staleTries = 4
+
+	// staleFor is how soon a kept connection must break that a request was sent
+	// on, so that its end is taken for one that was due anyway.
+	staleFor = 500 * time.Millisecond
 
 	// replayable is how much of a request body is kept for the case that its
 	// connection was closed already.
@@ -84,6 +89,7 @@ type attempt struct {
 	conn    *upstreamConn // nil: there never was a connection
 	before  int64         // bytes that conn had sent before
 	replied atomic.Bool   // a first byte came back
+	kept    time.Time     // when a connection that was kept was taken; zero: it is a new one
 }
 
 // on notes the connection that the request goes out on.
@@ -96,6 +102,9 @@ func (t *attempt) on(info httptrace.GotConnInfo, body *outBody) {
 		return
 	}
 	t.before = t.conn.sent.Load()
+	if info.Reused {
+		t.kept = time.Now()
+	}
 	if body.lend {
 		body.x.upload.lent.keep.Store(info.Reused)
 		t.conn.upload.Store(body.x.upload)
@@ -108,10 +117,26 @@ func (t *attempt) on(info httptrace.GotConnInfo, body *outBody) {
 // request.
 func (t *attempt) unseen() bool { return t.conn == nil || t.conn.deaf(t.before) }
 
+// stale reports whether the request met a kept connection that was just being
+// closed, as far as can be told: there was no byte of an answer, and the end
+// came soon. Whether the upstream had read the request is not known. A reset
+// does not tell either: it comes of bytes that were not read, but also of an
+// abort, and both look alike from here.
+func (t *attempt) stale() bool {
+	return !t.kept.IsZero() && !t.replied.Load() && time.Since(t.kept) <= staleFor
+}
+
+// safe reports whether a method asks for nothing to be done, so that a request
+// may be sent again though it has perhaps been read.
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
 // roundTrip sends a request upstream and waits for the head of the answer. It
-// never sends a request again that may have reached a backend: another
-// endpoint is asked only when nothing at all was sent. The error says why
-// there is no answer; ctx being done is one of the reasons.
+// sends a request again, or to another endpoint, only when the backend cannot
+// have seen anything of it; and once, on a new connection, when a safe one met
+// a kept connection that was just being closed. The error says why there is no
+// answer; ctx being done is one of the reasons.
 func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*answer, error) {
 	up := x.route.Upstream
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -157,7 +182,8 @@ func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel cont
 		}
 	}
 	var tried []string
-	stale := 0
+	stale, repeated := 0, false
+	transport := up.Transport
 	for {
 		pick, err := up.Balancer.Pick(tried...)
 		if err != nil {
@@ -168,7 +194,7 @@ func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel cont
 		req.Host = x.hostFor(req.URL.Host)
 		body.attach(req)
 		*try = attempt{}
-		resp, err := up.Transport.RoundTrip(req)
+		resp, err := transport.RoundTrip(req)
 		if err == nil {
 			pick.Answered()
 			return &answer{resp: resp, pick: pick, cancel: cancel}, nil
@@ -181,7 +207,11 @@ func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel cont
 		case !try.replied.Load():
 			err = fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
-		again := ctx.Err() == nil && try.unseen() && body.rewind()
+		again := ctx.Err() == nil && try.unseen()
+		if !again && !repeated && ctx.Err() == nil && safe(x.method) && try.stale() {
+			again, repeated, transport = true, true, unpooled(up.Transport)
+		}
+		again = again && body.rewind()
 		switch {
 		case errors.Is(err, errHeaderTimeout):
 			pick.Done(err)

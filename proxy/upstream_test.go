@@ -139,7 +139,8 @@ func TestNextEndpoint(t *testing.T) {
 }
 
 // A request that somebody may have seen is never sent again: not to another
-// endpoint, and not because a kept connection died under it.
+// endpoint, and not because a kept connection died under it; but for a safe one
+// whose connection died at once.
 func TestNeverTwice(t *testing.T) {
 	for _, request := range []string{
 		"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -150,6 +151,7 @@ func TestNeverTwice(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: h\r\nX-Idempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	} {
+		method, _, _ := strings.Cut(request, " ")
 		for _, reset := range []bool{false, true} {
 			var runs atomic.Int64
 			// Answers the first request, and dies having read the second one.
@@ -162,6 +164,9 @@ func TestNeverTwice(t *testing.T) {
 						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 					}
 				}
+				if safe(method) {
+					time.Sleep(staleFor + 20*time.Millisecond) // it has worked for a while
+				}
 				if reset {
 					c.(*net.TCPConn).SetLinger(0)
 				}
@@ -169,7 +174,6 @@ func TestNeverTwice(t *testing.T) {
 			w := newWorld(t, []string{dies, dies})
 			w.bal.Update([]discover.Endpoint{{ID: "a", URL: "http://" + dies}, {ID: "b", URL: "http://" + dies}})
 			c := w.dial()
-			method, _, _ := strings.Cut(request, " ")
 			c.send(request)
 			if resp, _ := c.response(method); resp.StatusCode != 200 {
 				t.Fatalf("%q: %d", request, resp.StatusCode)
@@ -180,6 +184,80 @@ func TestNeverTwice(t *testing.T) {
 			}
 			if n := runs.Load(); n != 2 {
 				t.Errorf("%q, reset %v: two requests ran %d times", request, reset, n)
+			}
+		}
+	}
+}
+
+// A safe request whose kept connection ends at once is sent once more, on a new
+// connection, and never a third time.
+func TestClosedAsReused(t *testing.T) {
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+		"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+	} {
+		method, _, _ := strings.Cut(request, " ")
+		for _, reset := range []bool{false, true} {
+			for _, fails := range []bool{false, true} {
+				var conns, runs atomic.Int64
+				var bad atomic.Value
+				var both sync.WaitGroup // two are answered at once, so that two connections are kept
+				both.Add(2)
+				addr := rawBackend(t, func(c net.Conn, r *bufio.Reader) {
+					n := conns.Add(1)
+					for k := 1; ; k++ {
+						got, err := readRequest(r)
+						if err != nil {
+							return
+						}
+						runs.Add(1)
+						if method != "HEAD" && strings.Contains(request, "\r\nabc") != strings.Contains(got, "\r\nabc") {
+							bad.Store(got)
+						}
+						switch {
+						case n <= 2 && k == 1:
+							both.Done()
+							both.Wait()
+						case k > 1 || fails:
+							if reset {
+								c.(*net.TCPConn).SetLinger(0)
+							}
+							return
+						}
+						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					}
+				})
+				w := newWorld(t, []string{addr})
+				a, b := w.dial(), w.dial()
+				a.send(request)
+				b.send(request)
+				for _, c := range []*peer{a, b} {
+					if resp, body := c.response(method); resp.StatusCode != 200 {
+						t.Fatalf("%q: %d %s", request, resp.StatusCode, body)
+					}
+				}
+				want := 200
+				if fails {
+					want = 502
+				}
+				a.send(request)
+				if resp, body := a.response(method); resp.StatusCode != want {
+					t.Errorf("%q, reset %v: %d %s, want %d", request, reset, resp.StatusCode, body, want)
+				}
+				if conns, runs := conns.Load(), runs.Load(); conns != 3 || runs != 4 {
+					t.Errorf("%q, reset %v, fails %v: %d requests on %d connections", request, reset, fails, runs, conns)
+				}
+				if got := bad.Load(); got != nil {
+					t.Errorf("%q arrived as %q", request, got)
+				}
+				for _, s := range settled(t, w.bal) {
+					if fails != (s.Failed > 0) {
+						t.Errorf("it is held against the endpoint: %+v", s)
+					}
+				}
 			}
 		}
 	}
