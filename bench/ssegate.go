@@ -74,7 +74,7 @@ func startSsegate(nodes int, clustered bool) func(context.Context, *stage, *work
 			Clients:   public[nodes-1:],
 			Back:      public[0],
 			Subscribe: "/sse/stream/" + channel,
-			Past:      "/sse/stream/" + channel + "?since=0",
+			Past:      "/sse/stream/" + channel + "?since=1",
 		}
 		p.front.Publish, p.front.Batch = pushPublish(internal[0])
 		return p, nil

@@ -27,18 +27,21 @@ type stage struct {
 	count   int // measurements so far, for names that must not be used twice
 }
 
+// tempPattern names the folder of a run, below the folder for such.
+const tempPattern = "ssegate-bench-*"
+
 // newStage makes the folder and builds ssegate.
 func newStage(ctx context.Context) (*stage, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "ssegate-bench-")
+	dir, err := os.MkdirTemp("", tempPattern)
 	if err != nil {
 		return nil, err
 	}
 	s := &stage{dir: dir, self: self, ssegate: filepath.Join(dir, "ssegate")}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.ssegate, "ssegate/cmd/ssegate")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.ssegate, "ssegate/cmd/ssegate")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build ssegate: %w\n%s", err, out), s.close())
 	}

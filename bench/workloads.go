@@ -10,6 +10,10 @@ import (
 	"ssegate/bench/internal/load"
 )
 
+// pushed turns the push API on, with events like those of a backend: without
+// the envelope.
+const pushed = "[push]\npayload = \"data\"\n"
+
 // workload is one piece of work that programs are measured with.
 type workload struct {
 	name   string
@@ -35,7 +39,6 @@ func workloads() []workload {
 		pushers = []string{"ssegate", "ssegate-cluster", "ssegate-two", "nchan"}
 		own     = []string{"ssegate", "ssegate-cluster"}
 
-		pushed  = "[push]\npayload = \"data\"\n"
 		joining = "attach = \"content\"\n"
 
 		paced     = []string{cpuEvent, lateP50, lateP99, residentMB, redisEvent, rabbitEvent}
@@ -178,7 +181,7 @@ func growth(paced []string) []workload {
 			about: "50 000 deliveries a second to 100, 1 000 and 5 000 subscribers of one channel.",
 			plan: load.Plan{Kind: load.Fan, Clients: n, Size: 64, Every: time.Duration(n) * 20 * time.Microsecond, Publishers: 1,
 				Warm: 2 * time.Second, Lasts: 6 * time.Second},
-			config: "[push]\npayload = \"data\"\n",
+			config: pushed,
 			takers: []string{"ssegate", "nchan"}, figures: paced, rival: "nchan",
 		})
 	}
@@ -199,6 +202,17 @@ func growth(paced []string) []workload {
 			about:  "100 clients at once ask for all of a stream of 100, 1 000 and 10 000 events that is over, behind its first event.",
 			plan:   load.Plan{Kind: load.Replay, Clients: 100, Size: 64, Events: n},
 			takers: []string{"ssegate", "ssegate-cluster"}, figures: []string{cpuEvent, perSecond, firstP50, firstP99, wholeP99, redisEvent},
+		})
+	}
+	for _, n := range []int{100, 1000, 10000} {
+		list = append(list, workload{
+			name: fmt.Sprintf("history-%d", n), family: "history", x: float64(n),
+			title:  "Cost by length of a channel's history",
+			about:  "100 clients at once ask for all of the 100, 1 000 and 10 000 messages that were published to a channel.",
+			plan:   load.Plan{Kind: load.Replay, Published: true, Clients: 100, Size: 64, Events: n},
+			config: pushed,
+			takers: []string{"ssegate", "ssegate-cluster", "nchan"}, figures: []string{cpuEvent, perSecond, firstP50, firstP99, wholeP99, redisEvent},
+			rival: "nchan",
 		})
 	}
 	return list

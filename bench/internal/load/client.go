@@ -47,6 +47,7 @@ type client struct {
 	lastOld int64 // when the last event of before begun arrived
 	primes  int
 	got     bool // an event since begun
+	telling bool // it reads an event of the program's own
 	lastID  []byte
 	newID   []byte // of the event that is being read
 	firstID []byte
@@ -140,6 +141,7 @@ func (cl *client) leave(whole bool) {
 // line takes a line of the event stream.
 func (cl *client) line(b []byte) {
 	if len(b) == 0 {
+		cl.telling = false
 		if cl.c.keepIDs && len(cl.newID) > 0 {
 			cl.lastID, cl.newID = cl.newID, cl.lastID[:0]
 			if cl.firstID == nil {
@@ -150,7 +152,7 @@ func (cl *client) line(b []byte) {
 	}
 	switch b[0] {
 	case 'd':
-		if data, ok := bytes.CutPrefix(b, []byte("data:")); ok {
+		if data, ok := bytes.CutPrefix(b, []byte("data:")); ok && !cl.telling {
 			cl.data(data)
 		}
 	case 'i':
@@ -162,6 +164,7 @@ func (cl *client) line(b []byte) {
 	case 'e':
 		if bytes.HasPrefix(b, []byte("event: ssegate.")) {
 			cl.c.told++
+			cl.telling = true
 		}
 	}
 }

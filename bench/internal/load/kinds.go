@@ -138,9 +138,12 @@ func (w *work) fan() error {
 		}
 		want := int64(w.press.each()) * int64(w.plan.Publishers) * int64(len(w.clients))
 		if err := w.await("all that was published", func() bool {
-			return c.events >= want || c.cut > 0 || w.failed()
+			return c.events >= want || c.cut > 0 || c.any() || w.failed() // what is lost will not come
 		}); err != nil {
 			return err
+		}
+		if w.failed() {
+			return errPublish
 		}
 		return w.end()
 	}
@@ -157,26 +160,33 @@ func (w *work) failed() (yes bool) {
 // subscribe has n clients subscribe, and publishes the first events, which all
 // of them must get.
 func (w *work) subscribe(n int) error {
-	if err := w.openPress(); err != nil {
-		return err
-	}
+	w.plan.Publishers = max(w.plan.Publishers, 1)
 	w.fore.call(func() { w.crowd.sources = w.plan.Publishers })
 	w.clients = w.make(n, false)
 	if err := w.enter(w.clients, w.subscription); err != nil {
 		return err
 	}
+	if err := w.openPress(); err != nil { // now: a server may close connections that stay silent at first
+		return err
+	}
 	w.back.call(w.press.prime)
-	return w.await("first events", func() bool {
+	err := w.await("first events", func() bool {
 		return w.crowd.primed >= n || w.crowd.cut > 0 || w.failed()
 	})
+	if err == nil && w.failed() {
+		return errPublish // the press knows more
+	}
+	return err
 }
+
+// errPublish means that a publisher failed.
+var errPublish = errors.New("publishing failed")
 
 // openPress connects the publishers, unless that is done.
 func (w *work) openPress() (err error) {
 	if w.press != nil {
 		return nil
 	}
-	w.plan.Publishers = max(w.plan.Publishers, 1)
 	w.back.call(func() { w.press, err = newPress(w.back, w.plan, w.front) })
 	return err
 }
@@ -198,6 +208,9 @@ func (w *work) drained() error {
 	}
 	if err := w.await("the answers to publishes", func() bool { return idle() || w.failed() }); err != nil {
 		return err
+	}
+	if w.failed() {
+		return errPublish
 	}
 	err := w.await("all that was published", func() bool {
 		for _, cl := range w.clients {
@@ -381,6 +394,7 @@ func (w *work) past() (func(cl *client, n int) error, error) {
 // publishedPast publishes what nobody follows, and returns how to ask for all
 // of it.
 func (w *work) publishedPast() (func(cl *client, n int) error, error) {
+	w.plan.Publishers = 1
 	if err := w.openPress(); err != nil {
 		return nil, err
 	}

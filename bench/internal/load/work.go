@@ -148,15 +148,15 @@ func (w *work) end() error {
 	return w.talk.mark("end")
 }
 
-// await waits until it is ok, asked in the thread of the clients, or until
-// something is wrong that no waiting will mend.
+// await waits until it is ok, asked in the thread of the clients, or until a
+// response made no sense.
 func (w *work) await(what string, ok func() bool) error {
 	deadline := time.Now().Add(w.plan.Patience)
 	for {
 		var yes bool
 		var state string
 		w.fore.call(func() {
-			if yes = ok() || w.crowd.err != nil || w.crowd.any(); !yes {
+			if yes = ok() || w.crowd.err != nil; !yes {
 				c := w.crowd
 				state = fmt.Sprintf("%d answered, %d with a first event, %d at the end, %d cut, %d refused, %d events",
 					c.heads, c.primed, c.ended, c.cut, c.refused, c.events)
