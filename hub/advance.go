@@ -83,16 +83,15 @@ func (f *Follower) live(frames uint64) (verdict, bool) {
 	s, seg := f.s, f.seg.Load()
 	// In this order: what was published before the end, is in n.
 	end, closed := s.end.Load(), s.closed.Load()
-	if c := seg.moved.Load(); c != nil {
-		f.move(c)
-		seg = c
-	}
 	next := seg.next.Load()
 	n := seg.n.Load()
 	if f.idx == n {
 		switch {
 		case next != nil:
 			f.enter(next, 0)
+			return verdict{}, false
+		case seg.moved.Load() != nil: // also after end
+			f.move(seg.moved.Load())
 			return verdict{}, false
 		case end != 0:
 			how := sse.End(end &^ endSet)
@@ -121,12 +120,14 @@ func (f *Follower) live(frames uint64) (verdict, bool) {
 		}
 	}
 	upTo := n
-	if !f.chunked {
-		upTo = f.idx + 1
-	}
-	if upTo = f.wanted(seg, upTo); upTo == f.idx {
-		f.passOver(seg)
-		return verdict{}, false
+	if f.choice != nil {
+		if !f.chunked {
+			upTo = f.idx + 1
+		}
+		if upTo = f.wanted(seg, upTo); upTo == f.idx {
+			f.passOver(seg)
+			return verdict{}, false
+		}
 	}
 	if f.retry > 0 {
 		if e := &seg.index[f.idx]; e.kind == sse.KindEvent && !f.mid {

@@ -61,11 +61,11 @@ func (c *choice) ask(p sse.Pos, m FrameMeta) { c.asked, c.refused = p, !c.want(m
 // refuses tells the answer about a frame that it knows and that comes next.
 func (c *choice) refuses(p sse.Pos) bool { return p == c.asked && c.refused }
 
-// wanted returns the first of the next entries before n that the follower does
-// not want; n if it wants them all.
+// wanted returns the first of the next entries before n that a follower with a
+// choice does not want; n if it wants them all.
 func (f *Follower) wanted(seg *segment, n int32) int32 {
 	c := f.choice
-	if c == nil || c.want == nil || !seg.asks.Load() {
+	if c.want == nil || !seg.asks.Load() {
 		return n
 	}
 	newest := int(f.s.appended.Load()-seg.first) - 1
