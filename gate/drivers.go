@@ -21,6 +21,7 @@ import (
 	"ssegate/reconnect/redislog"
 	"ssegate/registry"
 	"ssegate/registry/redisreg"
+	"ssegate/sse"
 )
 
 // clusterStats shortens the metrics' table.
@@ -38,17 +39,19 @@ type Memory struct {
 
 // NewMemory makes a cluster's memory; maxLog bounds the logs, in bytes.
 func NewMemory(maxLog int64) *Memory {
-	return &Memory{
-		Log:      reconnect.NewMemory(reconnect.MemoryConfig{MaxBytes: maxLog}),
-		Registry: registry.NewMemory(nil),
-		Bus:      bus.NewMemory(),
-	}
+	m := &Memory{Registry: registry.NewMemory(nil), Bus: bus.NewMemory()}
+	m.Log = reconnect.NewMemory(reconnect.MemoryConfig{MaxBytes: maxLog, Followers: func(topics []sse.StreamID) [][]string {
+		nodes, _ := m.Registry.Followers(context.Background(), topics) // it never fails
+		return nodes
+	}})
+	return m
 }
 
 // drivers are what stands behind the interfaces of a node.
 type drivers struct {
 	kind     string // for the log line at start
 	log      reconnect.Log
+	journal  reconnect.Journal // of topics
 	registry registry.Registry
 	bus      bus.Bus
 	busName  string // "" where the bus is memory
@@ -83,7 +86,7 @@ func openDrivers(cfg Config, node, advertise, internal string, shared *Memory, l
 		if shared == nil {
 			d.memory = NewMemory(int64(cfg.Limits.Memory) / 2)
 		}
-		d.log, d.registry, d.bus = d.memory.Log, d.memory.Registry, d.memory.Bus.Node(node)
+		d.log, d.journal, d.registry, d.bus = d.memory.Log, d.memory.Log, d.memory.Registry, d.memory.Bus.Node(node)
 		return d, nil
 	}
 	client, err := redisClient(string(c.Redis))
@@ -92,10 +95,10 @@ func openDrivers(cfg Config, node, advertise, internal string, shared *Memory, l
 	}
 	d.closers = append(d.closers, client.Close)
 	d.health["redis"] = func(ctx context.Context) error { return client.Ping(ctx).Err() }
-	logs := redislog.New(client, c.Prefix)
+	reg := redisreg.New(client, c.Prefix)
+	logs := redislog.New(client, c.Prefix, redislog.WithInterest(reg.FollowKey), redislog.WithReplicas(c.RedisWait, 0))
 	d.closers = append(d.closers, func() error { logs.Close(); return nil })
-	d.log = logs
-	d.registry = redisreg.New(client, c.Prefix)
+	d.log, d.journal, d.registry = logs, logs, reg
 	if c.RabbitMQ == "" {
 		d.kind, d.busName = "redis", "bus"
 		d.bus = redisbus.New(client, c.Prefix, node)

@@ -20,9 +20,11 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
+	"ssegate/auth"
 	"ssegate/cluster"
 	"ssegate/hub"
 	"ssegate/proxy"
+	"ssegate/push"
 	"ssegate/registry"
 	"ssegate/sse"
 )
@@ -52,6 +54,8 @@ type Gate struct {
 	hub      *hub.Hub
 	node     *cluster.Node
 	proxy    *proxy.Proxy
+	auth     *auth.Authenticator // nil: nobody is asked
+	push     *push.API           // nil: there is no push
 	drivers  *drivers
 	metrics  *metrics.Set
 	public   net.Listener
@@ -102,24 +106,31 @@ func New(cfg Config, opts Options) (g *Gate, err error) {
 	if g.drivers, err = openDrivers(cfg, g.id, g.advertise(cfg), g.internalAddr(), opts.Shared, g.log); err != nil {
 		return g, err
 	}
+	if g.auth, err = newAuth(cfg, g.drivers.registry, g.log.Named("auth")); err != nil {
+		return g, err
+	}
 	g.node = cluster.New(cluster.Config{
 		Self: registry.Node{
 			ID: g.id, Advertise: g.advertise(cfg), Internal: g.internalAddr(),
 		},
-		Hub: g.hub, Log: g.drivers.log, Registry: g.drivers.registry, Bus: g.drivers.bus, Lead: g.drivers.lead,
+		Hub: g.hub, Log: g.drivers.log, Journal: g.drivers.journal, Registry: g.drivers.registry, Bus: g.drivers.bus, Lead: g.drivers.lead,
 		Heartbeat: cfg.Cluster.Heartbeat, DeadAfter: cfg.Cluster.DeadAfter, CheckEvery: cfg.Cluster.CheckEvery,
 		TailCheck: cfg.Cluster.TailCheck, Keep: keep(cfg),
-		Resume:   func(s *cluster.Stream, rec registry.Record, from sse.Frame) { g.proxy.Resume(s, rec, from) },
-		Draining: g.draining.Load,
-		Report:   g.report,
+		Resume:    func(s *cluster.Stream, rec registry.Record, from sse.Frame) { g.proxy.Resume(s, rec, from) },
+		KickOther: func(id string) bool { return g.proxy.KickConnection(id) },
+		Draining:  g.draining.Load,
+		Report:    g.report,
 	})
 	g.proxy, err = proxy.New(proxy.Config{
 		Log: g.log.Named("proxy"), Metrics: g.metrics, Node: g.id,
 		TrustedProxies: cfg.Listen.TrustedNets(),
 		MaxHeader:      int(cfg.Listen.MaxHeader), HeadTimeout: cfg.Listen.ReadHeaderTimeout, IdleTimeout: cfg.Listen.IdleTimeout,
-		Cluster: g.node, Hub: g.hub, Redirect: cfg.Cluster.Redirect,
+		Cluster: g.node, Hub: g.hub, Redirect: cfg.Cluster.Redirect, Auth: g.auth, Pass: g.pass,
 	})
 	if err != nil {
+		return g, err
+	}
+	if err = g.openPush(cfg); err != nil {
 		return g, err
 	}
 	g.ups = newUpstreams(g.drivers.source, g.log.Named("upstream"))
@@ -128,7 +139,7 @@ func New(cfg Config, opts Options) (g *Gate, err error) {
 		return g, err
 	}
 	g.proxy.SetTable(table)
-	g.proxy.SetLimits(limits(cfg))
+	g.setLive(cfg)
 	g.server = g.proxy.Server()
 	g.register()
 	return g, nil
@@ -190,6 +201,14 @@ func limits(cfg Config) proxy.Limits {
 	}
 }
 
+// setLive swaps what cannot fail and holds from now on.
+func (g *Gate) setLive(cfg Config) {
+	g.proxy.SetLimits(limits(cfg))
+	g.proxy.SetRates(cfg.Limits.RequestsPerIP, cfg.Limits.RequestsPerPrincipal)
+	g.proxy.SetCORS(corsRules(cfg.CORS))
+	g.proxy.SetTrustedProxies(cfg.Listen.TrustedNets())
+}
+
 // ID is the node's id, its boot nonce included.
 func (g *Gate) ID() string { return g.id }
 
@@ -248,6 +267,12 @@ func (g *Gate) Run(ctx, now context.Context) error {
 	hubs.Go(func() { fail("hub", g.hub.Run(hubCtx)) })
 	wg.Go(func() { fail("cluster", g.node.Run(inner)) })
 	wg.Go(func() { fail("discovery", g.drivers.run(inner)) })
+	if g.auth != nil {
+		wg.Go(func() { fail("auth", g.auth.Run(inner)) })
+	}
+	if g.push != nil {
+		wg.Go(func() { fail("push", g.push.Run(inner)) })
+	}
 	wg.Go(func() { fail("public listener", g.server.Serve(g.public)) })
 	internal := g.internalServer()
 	if g.internal != nil {
@@ -337,11 +362,15 @@ func (g *Gate) Reload(cfg Config, notices []Notice, err error) error {
 			g.log.Info("reloaded; nothing has changed")
 			return nil
 		}
+		// Whether there is push or auth at all is settled at the start.
+		cfg.Push.On, cfg.Auth.On = old.Push.On, old.Auth.On
 		var table *proxy.Table
-		if table, err = g.ups.table(cfg); err == nil {
+		if table, err = g.reloadable(cfg); err == nil {
 			g.proxy.SetTable(table)
-			g.proxy.SetLimits(limits(cfg))
-			g.proxy.SetTrustedProxies(cfg.Listen.TrustedNets())
+			g.setLive(cfg)
+			if g.push != nil {
+				g.proxy.SetPush(g.pushServing(cfg))
+			}
 			if g.opts.Logging != nil {
 				g.opts.Logging.SetLevel(cfg.Log.Level)
 			}
@@ -357,6 +386,33 @@ func (g *Gate) Reload(cfg Config, notices []Notice, err error) error {
 	g.reloads.bad.Add(1)
 	g.log.Error("reload refused; the old configuration stands", zap.Error(err))
 	return err
+}
+
+// reloadable does all of a reload that may fail. What it has swapped when
+// something fails later was valid by itself.
+func (g *Gate) reloadable(cfg Config) (*proxy.Table, error) {
+	var tokens auth.Config
+	if g.auth != nil {
+		var err error
+		if tokens, err = authConfig(cfg.Auth); err != nil {
+			return nil, err
+		}
+	}
+	table, err := g.ups.table(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if g.auth != nil {
+		if err := g.auth.Reload(tokens); err != nil {
+			return nil, fmt.Errorf("auth: %w", err)
+		}
+	}
+	if g.push != nil {
+		if err := g.push.Reload(pushOptions(cfg)); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
 }
 
 // report logs what the cluster has to tell.

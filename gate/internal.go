@@ -15,10 +15,11 @@ import (
 
 	"ssegate/cluster"
 	"ssegate/hub"
+	"ssegate/proxy"
 	"ssegate/reconnect"
 )
 
-// internalServer serves health, readiness and metrics.
+// internalServer serves health, readiness and metrics, and the push API.
 func (g *Gate) internalServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", g.healthz)
@@ -27,8 +28,12 @@ func (g *Gate) internalServer() *http.Server {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		g.metrics.WritePrometheus(w)
+		g.writePushRefused(w)
 		metrics.WriteProcessMetrics(w)
 	})
+	if g.push != nil {
+		mux.Handle("/api/", g.pushAPI())
+	}
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 }
 
@@ -143,6 +148,7 @@ func (g *Gate) register() {
 	counter("ssegate_log_lines_sampled_total", g.opts.Logging.Sampled)
 	g.registerHub()
 	g.registerMemory()
+	g.registerPush()
 }
 
 // registerMemory names what the log in memory has dropped, where that is the
@@ -175,6 +181,7 @@ func (g *Gate) registerHub() {
 	h("ssegate_ring_bytes", func(s hub.Stats) int64 { return s.RingBytes })
 	h("ssegate_frames_total", func(s hub.Stats) int64 { return s.Frames })
 	h("ssegate_deliveries_total", func(s hub.Stats) int64 { return s.Deliveries })
+	h("ssegate_skipped_total", func(s hub.Stats) int64 { return s.Skipped })
 	h("ssegate_delivered_bytes_total", func(s hub.Stats) int64 { return s.Bytes })
 	h("ssegate_heartbeats_total", func(s hub.Stats) int64 { return s.Heartbeats })
 	h("ssegate_catch_ups_total", func(s hub.Stats) int64 { return s.CatchUps })
@@ -185,7 +192,7 @@ func (g *Gate) registerHub() {
 	for _, why := range []hub.Reason{
 		hub.ReasonClient, hub.ReasonGhost, hub.ReasonWrite, hub.ReasonSlow, hub.ReasonGap, hub.ReasonSource, hub.ReasonClosed,
 		hub.ReasonShutdown, hub.ReasonConn, hub.ReasonFinished, hub.ReasonEnded, hub.ReasonCut, hub.ReasonStopped, hub.ReasonLost,
-		hub.ReasonDetached, cluster.ReasonMoved,
+		hub.ReasonDetached, cluster.ReasonMoved, cluster.ReasonKicked, proxy.ReasonExpired,
 	} {
 		h(fmt.Sprintf("ssegate_followers_left_total{reason=%q}", why), func(s hub.Stats) int64 { return s.Left[why] })
 	}

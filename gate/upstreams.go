@@ -179,7 +179,7 @@ func route(cfg Config, r Route, up *proxy.Upstream) *proxy.Route {
 		Heartbeat: r.Heartbeat, HeartbeatData: r.HeartbeatData, FirstByteHeartbeat: r.FirstByteHeartbeat,
 		Retry: r.Retry, RetryToAll: r.RetryToAll, Done: r.Done, DoneEvents: r.DoneEvents,
 		Takeover: r.Takeover == "last-event-id", Bind: r.Bind,
-		CutSlow: r.Slow == "cut", CutGap: r.Gap == "cut",
+		CutSlow: r.Slow == "cut", CutGap: r.Gap == "cut", RequireAuth: r.Auth == "require",
 		LogLength: r.LogLength, LogTTL: r.LogTTL, RingEvents: r.RingEvents, RingBytes: int(r.RingBytes),
 		WriteTimeout: r.WriteTimeout, MaxAge: r.MaxAge,
 		EventSize: int(cfg.Limits.EventSize), BodySize: int64(cfg.Limits.BodySize),

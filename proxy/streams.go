@@ -290,8 +290,8 @@ func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held) {
 	st.mu.Unlock()
 }
 
-// reasonExpired is why a client left whose token did not hold any longer.
-const reasonExpired hub.Reason = "kicked:expired"
+// ReasonExpired is why a client left whose token did not hold any longer.
+const ReasonExpired hub.Reason = "kicked:expired"
 
 // until is when a connection's time is over, and why; zero for never.
 func until(x *exchange, resumable bool) (at time.Time, why hub.Reason) {
@@ -300,7 +300,7 @@ func until(x *exchange, resumable bool) (at time.Time, why hub.Reason) {
 	}
 	asked := x.route.serve != 0 || x.route.RequireAuth && x.method == "GET" // an answer to anything else is let finish
 	if id := x.identity; asked && id != nil && !id.Expires.IsZero() && (at.IsZero() || id.Expires.Before(at)) {
-		at, why = id.Expires, reasonExpired
+		at, why = id.Expires, ReasonExpired
 	}
 	return at, why
 }
