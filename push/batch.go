@@ -275,7 +275,7 @@ func (b *batch) sendOneToMany() {
 	targets := len(b.targets) + b.one.n
 	r := c.round(targets)
 	s := r.sending(&b.one, len(b.targets), targets)
-	meta := b.one.meta(r.now)
+	about := r.about(&b.one)
 	var first *refusal
 	good := 0
 	for i, t := range b.targets {
@@ -292,14 +292,14 @@ func (b *batch) sendOneToMany() {
 			continue
 		}
 		good++
-		r.put(&s, p, meta)
+		r.put(&s, p, &about)
 	}
 	if good == 0 && first != nil {
 		first.more = answered{ID: b.one.id, Status: rejected, Targets: s.results}
 		c.refuse(first)
 		return
 	}
-	r.copies(&s)
+	r.copies(&s, about)
 	sendings := []sending{s}
 	r.run(sendings)
 	answer := sendings[0].answer()

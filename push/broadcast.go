@@ -55,8 +55,9 @@ func (c *call) toAll(m *message) {
 		return
 	}
 	r := c.round(0)
-	meta := m.meta(r.now)
-	meta.Primary = true
+	about := r.about(m)
+	about.meta.Primary = true
+	about.encoded = about.meta.Encode()
 	out := reach{ID: m.id, Status: notConnected, Topics: len(topics), Nodes: []string{}}
 	kept := &receipt{ID: m.id}
 	var fate bool
@@ -65,7 +66,7 @@ func (c *call) toAll(m *message) {
 	for part := range slices.Chunk(topics, inBroadcast) {
 		posts := make([]cluster.Outgoing, len(part))
 		for i, t := range part {
-			posts[i] = c.post(t, m, &meta)
+			posts[i] = c.post(t, m, &about, about.encoded)
 		}
 		got := c.cfg.Cluster.Publish(ctx, posts)
 		for i := range got {

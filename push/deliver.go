@@ -93,31 +93,54 @@ func (c *call) may(field string, places []Place) *refusal {
 // add puts a message into the round, once for each of its places.
 func (r *round) add(m *message) sending {
 	s := r.sending(m, m.named, m.n)
-	meta := m.meta(r.now)
+	about := r.about(m)
 	for _, p := range m.at[:m.named] {
-		r.put(&s, p, meta)
+		r.put(&s, p, &about)
 	}
-	r.copies(&s)
+	r.copies(&s, about)
 	return s
+}
+
+// about is what all posts of a message share.
+type about struct {
+	meta    cluster.Meta
+	encoded []byte // meta
+	id      []byte
+	once    time.Duration
+}
+
+// about says it. Only an id that its sender gave is remembered: nobody else can
+// send the message again.
+func (r *round) about(m *message) about {
+	a := about{meta: m.meta(r.now), id: []byte(m.id)}
+	a.encoded = a.meta.Encode()
+	if m.own {
+		if a.once = m.ttl; a.once <= 0 {
+			a.once = r.c.opt.TTL
+		}
+	}
+	return a
 }
 
 // copies puts in what the service's own listeners get of a message. They get
 // it also where the message is for one connection alone.
-func (r *round) copies(s *sending) {
+func (r *round) copies(s *sending, a about) {
 	for _, p := range s.m.at[s.m.named:s.m.n] {
-		meta := s.m.meta(r.now)
-		meta.Connection = ""
 		if !r.c.who.MayPublish(p.String()) {
 			s.reject(p.String(), "forbidden", "you may not publish there")
 			continue
 		}
-		r.put(s, p, meta)
+		if a.meta.Connection != "" {
+			a.meta.Connection = ""
+			a.encoded = a.meta.Encode()
+		}
+		r.put(s, p, &a)
 	}
 }
 
 // put puts a message into the round for one place.
-func (r *round) put(s *sending, p Place, meta cluster.Meta) {
-	topic := p.String()
+func (r *round) put(s *sending, p Place, a *about) {
+	topic, meta := p.String(), a.encoded
 	res := result{Target: topic}
 	if p.Kind == Connection {
 		conn, err := r.c.conns.find(r.ctx, p.Name)
@@ -130,10 +153,13 @@ func (r *round) put(s *sending, p Place, meta cluster.Meta) {
 			s.results, s.posts = append(s.results, res), append(s.posts, -1)
 			return
 		}
-		topic, meta.Connection = conn.Topics[0], p.Name
+		topic = conn.Topics[0]
+		with := a.meta
+		with.Connection = p.Name
+		meta = with.Encode()
 	}
 	s.results, s.posts = append(s.results, res), append(s.posts, len(r.posts))
-	r.posts = append(r.posts, r.c.post(topic, s.m, &meta))
+	r.posts = append(r.posts, r.c.post(topic, s.m, a, meta))
 }
 
 // reject notes that a message does not go to a target.
@@ -141,18 +167,11 @@ func (s *sending) reject(target, reason, detail string) {
 	s.results, s.posts = append(s.results, result{Target: target, Status: rejected, Reason: reason, Detail: detail}), append(s.posts, -1)
 }
 
-// post is the message as the log of one topic gets it. Only an id that its
-// sender gave is remembered: nobody else can send the message again.
-func (c *call) post(topic string, m *message, meta *cluster.Meta) cluster.Outgoing {
-	o := cluster.Outgoing{
-		Topic: cluster.TopicOf(topic), ID: []byte(m.id), Meta: meta.Encode(), Block: m.block, Limits: c.opt.limits(m.ttl),
+// post is the message as the log of one topic gets it.
+func (c *call) post(topic string, m *message, a *about, meta []byte) cluster.Outgoing {
+	return cluster.Outgoing{
+		Topic: cluster.TopicOf(topic), ID: a.id, Once: a.once, Meta: meta, Block: m.block, Limits: c.opt.limits(m.ttl),
 	}
-	if m.own {
-		if o.Once = m.ttl; o.Once <= 0 {
-			o.Once = c.opt.TTL
-		}
-	}
-	return o
 }
 
 // run publishes what was put into the round, waits until the log has it, and

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Priority says what a client that cannot keep up loses: low first, high
@@ -69,6 +68,18 @@ type style struct {
 	maxEvent    int // bytes of an event
 	id          func() string
 	now         func() time.Time
+}
+
+// known is a type that messages may have, "" for any other.
+func (st *style) known(t []byte) string {
+	for _, list := range [][]string{types, st.types} {
+		for _, known := range list {
+			if string(t) == known {
+				return known
+			}
+		}
+	}
+	return ""
 }
 
 // envelope is where the members of a message are, in the scanner's out.
@@ -269,20 +280,30 @@ func unquote(b []byte) string {
 	return s
 }
 
-// text is the text of a member that has to be a string; ok is false if it is
-// not there, or wrong and said so.
-func (r *reader) text(field string, v span) (s string, ok bool) {
+// plain is the text of a member that has to be a string; ok is false if it is
+// not there, or wrong and said so. It is the reader's own, and gone with it.
+func (r *reader) plain(field string, v span) (s []byte, ok bool) {
 	switch v.kind {
 	case 0:
-		return "", false
+		return nil, false
 	case '"':
-		return unquote(r.s.out[v.from:v.to]), true
+		b := r.s.out[v.from:v.to]
+		if bytes.IndexByte(b, '\\') >= 0 {
+			return []byte(unquote(b)), true
+		}
+		return b[1 : len(b)-1], true
 	case '0':
 		r.wrong(field, `is a number, want a string: "`+short(r.s.out[v.from:v.to])+`"`)
 	default:
 		r.wrong(field, "is "+v.sort()+", want a string")
 	}
-	return "", false
+	return nil, false
+}
+
+// text is plain, to keep.
+func (r *reader) text(field string, v span) (string, bool) {
+	b, ok := r.plain(field, v)
+	return string(b), ok
 }
 
 func short(b []byte) string { return string(b[:min(len(b), 40)]) }
@@ -323,20 +344,19 @@ func (r *reader) read(m *message, e *envelope) {
 		}
 		m.id, m.own = id, true
 	}
-	if t, ok := r.text("timestamp", e.timestamp); ok && !isTime(t) {
+	if t, ok := r.plain("timestamp", e.timestamp); ok && !isTime(t) {
 		r.wrong("timestamp", "is no time, write it as 2006-01-02T15:04:05.000Z")
 	}
-	if t, ok := r.text("type", e.typ); ok {
-		if !slices.Contains(types, t) && !slices.Contains(r.style.types, t) {
-			r.wrong("type", "is "+quote(t)+", want one of "+strings.Join(types, ", ")+" or none (what is special goes into custom)")
+	if t, ok := r.plain("type", e.typ); ok {
+		if m.name = r.style.known(t); m.name == "" {
+			r.wrong("type", "is "+quote(string(t))+", want one of "+strings.Join(types, ", ")+" or none (what is special goes into custom)")
 		}
-		m.name = t
 	}
-	if s, ok := r.text("source", e.source); ok {
+	if s, ok := r.plain("source", e.source); ok {
 		switch {
 		case len(s) > 5*MaxName:
 			r.wrong("source", "is longer than "+strconv.Itoa(5*MaxName)+" bytes")
-		case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
+		case bytes.ContainsFunc(s, unicode.IsControl):
 			r.wrong("source", "has a control character")
 		}
 	}
@@ -344,15 +364,15 @@ func (r *reader) read(m *message, e *envelope) {
 	if e.metadata.there() && e.metadata.kind != '{' {
 		r.wrong("metadata", "is "+e.metadata.sort()+", want an object")
 	}
-	if s, ok := r.text("metadata.priority", e.priority); ok {
-		switch s {
+	if s, ok := r.plain("metadata.priority", e.priority); ok {
+		switch string(s) {
 		case "normal":
 		case "low":
 			m.prio = Low
 		case "high":
 			m.prio = High
 		default:
-			r.wrong("metadata.priority", "is "+quote(s)+", want low, normal or high")
+			r.wrong("metadata.priority", "is "+quote(string(s))+", want low, normal or high")
 		}
 	}
 	if n, ok := r.number("metadata.ttl", e.ttl, int64(r.style.maxTTL/time.Second), "a whole number of seconds"); ok {
@@ -408,9 +428,12 @@ func (r *reader) readTarget(m *message, e *envelope) {
 
 // isTime reports whether s is a time of ISO 8601, with or without a zone:
 // what the libraries of services write.
-func isTime(s string) bool {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04:05-0700", "2006-01-02 15:04:05Z07:00"} {
-		if _, err := time.Parse(layout, s); err == nil {
+func isTime(b []byte) bool {
+	if (&time.Time{}).UnmarshalText(b) == nil { // RFC 3339, as nearly all do
+		return true
+	}
+	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04:05-0700", "2006-01-02 15:04:05Z07:00"} {
+		if _, err := time.Parse(layout, string(b)); err == nil {
 			return true
 		}
 	}
