@@ -65,6 +65,7 @@ type publisher struct {
 
 	mu     sync.Mutex
 	queue  []*publishing
+	flying []*publishing // being written
 	bytes  int           // of queue
 	room   chan struct{} // closed when there is some again; nil while nobody waits
 	closed bool
@@ -183,9 +184,10 @@ func (p *publisher) freed(call *publishing) {
 
 // take is what goes with the next round trip.
 func (p *publisher) take(into []*publishing) []*publishing {
-	into = into[:0]
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	clear(into)
+	into = into[:0]
 	posts, bytes := 0, 0
 	for _, call := range p.queue {
 		posts += len(call.posts)
@@ -197,6 +199,7 @@ func (p *publisher) take(into []*publishing) []*publishing {
 		p.freed(call)
 	}
 	p.queue = slices.Delete(p.queue, 0, len(into))
+	p.flying = into
 	return into
 }
 
@@ -212,7 +215,6 @@ func (p *publisher) run(ctx context.Context) {
 		}
 		for calls = p.take(calls); len(calls) > 0; calls = p.take(calls) {
 			b.write(ctx, p.n, calls)
-			clear(calls)
 		}
 	}
 }
@@ -221,9 +223,9 @@ func (p *publisher) run(ctx context.Context) {
 func (p *publisher) drain(ctx context.Context) {
 	p.mu.Lock()
 	p.closed = true
-	queue := slices.Clone(p.queue)
+	all := slices.Concat(p.flying, p.queue)
 	p.mu.Unlock()
-	for _, call := range queue {
+	for _, call := range all {
 		select {
 		case <-call.done:
 		case <-ctx.Done():

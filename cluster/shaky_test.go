@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ssegate/bus"
@@ -24,6 +25,8 @@ type shakyLog struct {
 	now *reconnect.Memory
 	ask func(ctx context.Context, op string) error
 	reg *shakyRegistry // knows who follows
+
+	unanswered atomic.Bool // what is published is taken, and nobody is told
 }
 
 func newShakyLog(reg *shakyRegistry) *shakyLog {
@@ -146,7 +149,13 @@ func (l *shakyLog) Publish(ctx context.Context, batch []reconnect.Posts) []recon
 		}
 		return posted
 	}
-	return m.Publish(ctx, batch)
+	posted := m.Publish(ctx, batch)
+	if l.unanswered.Load() {
+		for i := range posted {
+			posted[i] = reconnect.Posted{Err: errAway}
+		}
+	}
+	return posted
 }
 
 func (l *shakyLog) Since(ctx context.Context, id sse.StreamID, t time.Time) (sse.Pos, error) {

@@ -30,6 +30,7 @@ const (
 type wire struct {
 	n    *Node
 	wake chan struct{}
+	busy sync.Mutex // held while a round is under way
 
 	mu    sync.Mutex
 	lanes map[string]*lane  // by the node they lead to
@@ -114,11 +115,18 @@ func (w *wire) run(ctx context.Context) {
 			return
 		case <-w.wake:
 		}
-		for _, p := range w.parcels() {
-			sctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-			w.n.sendTo(sctx, p.to, p.msgs...)
-			cancel()
-		}
+		w.round(ctx)
+	}
+}
+
+// round sends what is on the lanes now.
+func (w *wire) round(ctx context.Context) {
+	w.busy.Lock()
+	defer w.busy.Unlock()
+	for _, p := range w.parcels() {
+		sctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		w.n.sendTo(sctx, p.to, p.msgs...)
+		cancel()
 	}
 }
 

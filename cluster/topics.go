@@ -305,11 +305,13 @@ func (n *Node) endTopics() {
 	n.topics.close()
 }
 
-// drain gives up, within ctx, what the others know of us.
+// drain sends, within ctx, what is on its way, and gives up what the others know
+// of us.
 func (ts *topics) drain(ctx context.Context) {
 	if ts.n.cfg.Journal == nil {
 		return
 	}
+	ts.wire.round(ctx)
 	ts.mu.Lock()
 	leaving := ts.leaving
 	ts.leaving = map[sse.StreamID]bool{}
