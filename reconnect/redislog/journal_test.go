@@ -98,7 +98,7 @@ func TestFailover(t *testing.T) {
 		n, err := r.XLen(t.Context(), keyOf(prefix, id)).Result()
 		return err == nil && n == 1
 	})
-	if err := r.SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+	if err := r.ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	lost := mustPublish(t, log, note(id, 0, "c"))
@@ -147,6 +147,47 @@ func TestReplicas(t *testing.T) {
 	d := patient.Publish(t.Context(), note(other, time.Hour, "c", "d"))[0]
 	if d.Err != nil || !d.Dup[0] || d.Dup[1] {
 		t.Errorf("with a replica: %+v", d)
+	}
+}
+
+// TestReplicasOfCluster: each master is asked for its own replicas, and a topic
+// whose slot has moved is followed there.
+func TestReplicasOfCluster(t *testing.T) {
+	c, nodes := cluster(t)
+	log, prefix := open(t, c, redislog.WithReplicas(1, time.Millisecond))
+	var batch []reconnect.Posts
+	for range 40 {
+		batch = append(batch, note(sse.NewStreamID(), 0, "a")...)
+	}
+	check := func(batch []reconnect.Posts) {
+		t.Helper()
+		for i, d := range log.Publish(t.Context(), batch) {
+			if !errors.Is(d.Err, reconnect.ErrReplicas) || len(d.Pos) != 1 {
+				t.Errorf("topic %d: %+v", i, d)
+			}
+		}
+	}
+	check(batch)
+	if tails, err := log.Tails(t.Context(), []sse.StreamID{batch[0].Stream, batch[39].Stream}); err != nil || tails[0].Pos.Seq%1000 != 1 {
+		t.Error(tails, err)
+	}
+
+	moved := note(sse.NewStreamID(), 0, "b")
+	ctx := t.Context()
+	slot := c.ClusterKeySlot(ctx, keyOf(prefix, moved[0].Stream)).Val()
+	to := nodes[1]
+	if slot >= 8192 {
+		to = nodes[0]
+	}
+	id := to.Do(ctx, "cluster", "myid").Val()
+	for _, node := range []*redis.Client{to, nodes[0], nodes[1]} {
+		if err := node.Do(ctx, "cluster", "setslot", slot, "node", id).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(append(moved, batch[:5]...))
+	if n, err := to.Exists(ctx, keyOf(prefix, moved[0].Stream)).Result(); n != 1 || err != nil {
+		t.Errorf("it is not where its slot is: %d, %v", n, err)
 	}
 }
 

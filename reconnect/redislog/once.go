@@ -3,7 +3,7 @@ package redislog
 import (
 	"context"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -45,49 +45,55 @@ func (onceCmd) NoRetry() bool { return true }
 // where they do not, after says so. WAIT is about the connection that it
 // is sent on, so on Redis Cluster each master has a pipeline of its own.
 func (l *Log) runReplicated(ctx context.Context, calls []call) error {
-	groups, err := l.byMaster(ctx, calls)
-	if err != nil {
-		return err
+	todo := make([]*call, len(calls))
+	for i := range calls {
+		todo[i] = &calls[i]
 	}
-	errs := make([]error, 0, len(groups))
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	for tries := 3; ; tries-- {
+		groups, err := l.byMaster(ctx, todo)
+		if err != nil {
+			return err
+		}
+		if err := l.runGroups(ctx, groups); err != nil {
+			return err
+		}
+		todo = slices.DeleteFunc(todo, func(c *call) bool { return !redis.HasErrorPrefix(c.reply.Err(), "MOVED") })
+		cluster, is := l.client.(*redis.ClusterClient)
+		if len(todo) == 0 || !is || tries == 0 {
+			return nil
+		}
+		cluster.ReloadState(ctx) // who answered so has done nothing
+	}
+}
+
+func (l *Log) runGroups(ctx context.Context, groups map[pipelines][]*call) error {
+	errs := make(chan error, len(groups))
 	for client, group := range groups {
-		wg.Go(func() {
+		l.calls.Go(func() {
 			err := l.runAndWait(ctx, client, group, false)
-			var again []*call
-			if err == nil {
-				for _, c := range group {
-					if c.unknown() {
-						again = append(again, c)
-					}
-				}
-			}
+			again := slices.DeleteFunc(group, func(c *call) bool { return err != nil || !c.unknown() })
 			if len(again) > 0 {
 				err = l.runAndWait(ctx, client, again, true)
 			}
-			if err != nil {
-				mu.Lock()
-				errs = append(errs, err)
-				mu.Unlock()
-			}
+			errs <- err
 		})
 	}
-	wg.Wait()
-	if len(errs) > 0 {
-		return errs[0]
+	var failed error
+	for range groups {
+		if err := <-errs; err != nil {
+			failed = err
+		}
 	}
-	return nil
+	return failed
 }
 
 type pipelines interface{ Pipeline() redis.Pipeliner }
 
 // byMaster sorts calls by who holds their keys.
-func (l *Log) byMaster(ctx context.Context, calls []call) (map[pipelines][]*call, error) {
+func (l *Log) byMaster(ctx context.Context, calls []*call) (map[pipelines][]*call, error) {
 	groups := map[pipelines][]*call{}
 	cluster, is := l.client.(*redis.ClusterClient)
-	for i := range calls {
-		c := &calls[i]
+	for _, c := range calls {
 		var to pipelines = l.client
 		if is {
 			master, err := cluster.MasterForKey(ctx, c.keys[0])

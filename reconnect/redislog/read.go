@@ -48,6 +48,7 @@ type reader struct {
 	frames    []sse.Frame
 	gap       *reconnect.Gap // before the first frame
 	full      bool           // no more: enough, or a hole follows
+	again     int            // how often it was begun again
 
 	entries, bytes int // read so far
 }
@@ -96,9 +97,14 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 			return err
 		}
 	}
-	if len(r.frames) == 0 {
-		r.gap = &reconnect.Gap{From: r.next, To: end.Seq}
+	if len(r.frames) > 0 {
+		return nil
 	}
+	if n := len(terms); n > 0 && terms[n-1].to >= r.next && r.again < 3 { // it was trimmed meanwhile
+		r.again++
+		return r.read(ctx, after)
+	}
+	r.gap = &reconnect.Gap{From: r.next, To: end.Seq}
 	return nil
 }
 

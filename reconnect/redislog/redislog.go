@@ -142,8 +142,7 @@ func (l *Log) tag(stream sse.StreamID) string {
 	return string(append(b, "}:"...))
 }
 
-func (l *Log) key(stream sse.StreamID) string       { return l.tag(stream) + "log" }
-func (l *Log) numbering(stream sse.StreamID) string { return l.tag(stream) + "seq" }
+func (l *Log) key(stream sse.StreamID) string { return l.tag(stream) + "log" }
 
 // both are the keys of what may be a topic.
 func (l *Log) both(stream sse.StreamID) []string {
@@ -163,6 +162,7 @@ type call struct {
 }
 
 func (c *call) queue(ctx context.Context, pipe redis.Pipeliner, whole bool) {
+	c.after = nil
 	var to redis.Scripter = pipe
 	if c.once {
 		to = careful{pipe}

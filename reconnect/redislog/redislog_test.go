@@ -95,10 +95,21 @@ func driver(c redis.UniversalClient) logtest.Driver {
 
 func TestRedisConforms(t *testing.T) { logtest.Run(t, driver(connect(t, shared))) }
 
-// TestRedisClusterConforms: the same on two nodes that have half of the slots
-// each, and in the older protocol.
+// TestRedisClusterConforms: the same on Redis Cluster.
 func TestRedisClusterConforms(t *testing.T) {
-	var nodes [2]*redis.Client
+	c, nodes := cluster(t)
+	logtest.Run(t, driver(c))
+	for i, node := range nodes {
+		if n, err := node.DBSize(t.Context()).Result(); err != nil || n == 0 {
+			t.Errorf("node %d has %d keys, %v", i, n, err)
+		}
+	}
+}
+
+// cluster is two nodes that have half of the slots each, spoken to in the older
+// protocol.
+func cluster(t *testing.T) (c *redis.ClusterClient, nodes [2]*redis.Client) {
+	t.Helper()
 	var addrs [2]string
 	for i := range nodes {
 		p := service.Redis(t, "--cluster-enabled", "yes")
@@ -119,14 +130,9 @@ func TestRedisClusterConforms(t *testing.T) {
 			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_slots_ok:16384")
 		})
 	}
-	c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs[:], Protocol: 2})
+	c = redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs[:], Protocol: 2})
 	t.Cleanup(func() { c.Close() })
-	logtest.Run(t, driver(c))
-	for i, node := range nodes {
-		if n, err := node.DBSize(ctx).Result(); err != nil || n == 0 {
-			t.Errorf("node %d has %d keys, %v", i, n, err)
-		}
-	}
+	return c, nodes
 }
 
 // wait waits until something is so.
