@@ -8,6 +8,9 @@
 // hub's ring and marks the stream; the outbox and the registrar, with
 // goroutines of their own, tell the others.
 //
+// Topics are streams without an owner: any node publishes, the log numbers,
+// and every node that has subscribers of a topic keeps a replica of it.
+//
 // The package must not know HTTP, sockets, or which driver stands behind a
 // log, registry or bus.
 package cluster

@@ -34,6 +34,8 @@ const (
 	publishBytes = 4 << 20
 	// publishQueue bounds, in bytes, what waits for its round trip.
 	publishQueue = 64 << 20
+	// lookPause is how often the others are told at most to look at a topic.
+	lookPause = 100 * time.Millisecond
 	// postSize is what a message takes of that besides its own bytes.
 	postSize = 256
 )
@@ -252,6 +254,8 @@ type batch struct {
 	index  map[sse.StreamID]int
 	posts  []reconnect.Posts
 	frames []sse.Frame
+	told   map[sse.StreamID]bool // that the others were to look at, since toldAt
+	toldAt time.Time
 }
 
 // write publishes the calls' messages, delivers them, and answers. A client
@@ -279,7 +283,7 @@ func (b *batch) write(ctx context.Context, n *Node, calls []*publishing) {
 // gather sorts the calls' messages by topic.
 func (b *batch) gather(calls []*publishing) {
 	if b.index == nil {
-		b.index = map[sse.StreamID]int{}
+		b.index, b.told = map[sse.StreamID]int{}, map[sse.StreamID]bool{}
 	}
 	clear(b.index)
 	b.posts = b.posts[:0]
@@ -347,6 +351,15 @@ func (b *batch) send(n *Node, i int, p *reconnect.Posted, to []string) {
 		}
 	case !errors.Is(p.Err, reconnect.ErrBroken):
 		// Perhaps it is in the log, and nobody else will tell.
+		now := time.Now()
+		if now.Sub(b.toldAt) > lookPause {
+			b.toldAt = now
+			clear(b.told)
+		}
+		if b.told[id] {
+			return
+		}
+		b.told[id] = true
 		var others []string
 		for peer := range *n.peers.Load() {
 			if peer != n.ID() {

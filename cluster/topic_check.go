@@ -15,11 +15,12 @@ import (
 // away, which is how clients are fed then.
 func (ts *topics) check(ctx context.Context) {
 	const fast, slow = 15 * time.Millisecond, 200 * time.Millisecond
+	const tailCost = 50 * time.Microsecond // so that thousands of topics do not keep the log busy
 	pace, tick := fast, time.Now()
 	for ctx.Err() == nil {
 		up := ts.n.busUp.Load()
 		ts.mu.Lock()
-		waiting, doubts, empty := len(ts.suspects) > 0, ts.doubtAll, len(ts.all) == 0
+		waiting, doubts, topics := len(ts.suspects) > 0, ts.doubtAll, len(ts.all)
 		ts.mu.Unlock()
 		wait := time.Until(tick.Add(ts.n.cfg.TailCheck))
 		switch {
@@ -28,8 +29,8 @@ func (ts *topics) check(ctx context.Context) {
 			if ts.isAway() {
 				wait = slow
 			}
-		case !up && !empty:
-			wait = min(wait, pace)
+		case !up && topics > 0:
+			wait = min(wait, max(pace, time.Duration(topics)*tailCost))
 		}
 		nap(ctx, wait, ts.checkWake)
 		ticked := time.Since(tick) >= ts.n.cfg.TailCheck

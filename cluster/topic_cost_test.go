@@ -56,7 +56,7 @@ func (l *tailed) Tails(ctx context.Context, ids []sse.StreamID) ([]reconnect.Tai
 func TestIdleTopics(t *testing.T) {
 	inWorld(t, func(w *world) {
 		log := &tailed{shakyLog: w.log}
-		n := w.join(func(c *Config) { c.Journal = log }, "a", "b")
+		n := w.join(func(c *Config) { c.Journal, c.Keep = log, 2*time.Minute }, "a", "b")
 		synctest.Wait()
 		before := runtime.NumGoroutine()
 		const topics = 6000
@@ -87,14 +87,13 @@ func TestIdleTopics(t *testing.T) {
 		if calls["tails"] > minutes*30*3 || calls["read"]+calls["publish"] > 0 {
 			t.Errorf("the log was asked %v", calls)
 		}
-		wait(5 * time.Minute) // half of what interest lives
 		calls = registered.take()
-		if calls["touch"] == 0 || calls["touch"] > 4*topics/topicPart || calls["follow"]+calls["unfollow"] > 0 {
+		if calls["touch"] == 0 || calls["touch"] > minutes*6*topics/topicPart || calls["follow"]+calls["unfollow"] > 0 {
 			t.Errorf("the registry was asked %v", calls)
 		}
 		w.log.set(nil)
 		w.reg.set(nil)
-		wait(6 * time.Minute)
+		wait(3 * time.Minute)
 		for i := range 100 {
 			n[0].publish(fmt.Sprint("user/", i*59), "x")
 		}

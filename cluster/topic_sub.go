@@ -91,7 +91,8 @@ func (n *Node) Subscribe(t Topic, from From, c hub.Conn, o SubscribeOptions) (*S
 // SubscribeAll is Subscribe to several topics at once; the first of them is
 // the connection's primary one. A topic that is named twice counts once. What
 // it gets bears ids that stand for its place in all of them, and come back to
-// any node as CursorFrom.ID. One topic alone is as with Subscribe.
+// any node as CursorFrom.ID. One topic alone is as with Subscribe; none is
+// ErrUnknown.
 func (n *Node) SubscribeAll(ts []Topic, from CursorFrom, c hub.Conn, o SubscribeOptions) (*Subscription, error) {
 	var topics []Topic
 	for _, t := range ts {
@@ -99,7 +100,10 @@ func (n *Node) SubscribeAll(ts []Topic, from CursorFrom, c hub.Conn, o Subscribe
 			topics = append(topics, t)
 		}
 	}
-	if len(topics) == 1 {
+	switch len(topics) {
+	case 0:
+		return nil, ErrUnknown
+	case 1:
 		f := From{Last: from.Last, Since: from.Since}
 		if len(from.ID) > 0 {
 			f = topics[0].From(from.ID)
