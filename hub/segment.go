@@ -27,7 +27,6 @@ type segment struct {
 	epoch uint64  // of every frame in it
 	old   uint64  // the epoch before, of which the stream has everything up to
 	fork  uint64  // this Seq and nothing more; 0 where that is not known
-	begun bool    // numbered frames of this epoch were appended, here or before
 
 	next    atomic.Pointer[segment] // set once, after the last publish here
 	moved   atomic.Pointer[segment] // set once: the copy that is in the ring instead

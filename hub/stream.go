@@ -91,6 +91,7 @@ type Stream struct {
 	flushed uint64
 	pace    uint64
 	at      uint32 // tick of the last Append
+	begun   bool   // numbered frames of the last epoch were appended
 	dirty   bool   // best may be too high
 
 	class   int32                  // of the budget's lists, under its lock
@@ -216,7 +217,7 @@ func (s *Stream) push(f *sse.Frame, room, rest int) (evict bool) {
 			seg.old, seg.fork = last.epoch, before
 		}
 	}
-	seg.begun = seg.begun || f.Kind != sse.KindNote && f.Kind != sse.KindFence
+	s.begun = s.begun && epoch == last.epoch || f.Kind != sse.KindNote && f.Kind != sse.KindFence
 	if back {
 		for s.head != seg {
 			evict = s.drop() || evict
@@ -257,7 +258,7 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 
 func (s *Stream) link(seg *segment) {
 	if seg.epoch == s.last.epoch {
-		seg.old, seg.fork, seg.begun = s.last.old, s.last.fork, s.last.begun
+		seg.old, seg.fork = s.last.old, s.last.fork
 	}
 	s.last.next.Store(seg)
 	s.last = seg
@@ -356,7 +357,7 @@ func (s *Stream) relieve(b *budget) {
 // this stream. One of whom the Source knows nothing (asked) may wait while the
 // present epoch has no frame that could show it. The caller holds the lock.
 func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool) {
-	if p.Seq >= s.tail.Seq && (s.last.vouches(p) || asked && !s.last.begun) {
+	if p.Seq >= s.tail.Seq && (s.last.vouches(p) || asked && !s.begun) {
 		return s.last, s.last.n.Load(), true
 	}
 	for seg = s.head; seg != nil; seg = seg.next.Load() {
