@@ -39,7 +39,8 @@ type Posted struct {
 	// follow one another.
 	Pos []sse.Pos
 	// Dup tells of each post whether it was taken earlier, so that Pos is
-	// that of the first; nil means that all are new.
+	// that of the first; nil means that all are new. A driver that had to
+	// send a post with Once again says so of its own first try, too.
 	Dup []bool
 	// Time is what the frames bear, in Unix milliseconds of the log's clock.
 	// It never goes backwards in a topic.
@@ -56,7 +57,8 @@ type Posted struct {
 // OpenTopic is a topic that a node begins to follow, or goes on with.
 type OpenTopic struct {
 	Stream sse.StreamID
-	// After is the last position that the node knows, or zero.
+	// After is the last position that the node knows, or zero. Never what a
+	// client says: it would push the numbering ahead.
 	After sse.Pos
 	// TTL is the log's, see Limits.
 	TTL time.Duration
