@@ -350,6 +350,9 @@ func (s *Stream) Fail(end sse.End, reason, detail string) {
 // the pump to read on, or with the context's error.
 func (s *Stream) Wait(ctx context.Context) error { return s.hub.Wait(ctx) }
 
+// Ready is Wait for a pump that must not block; see hub.Stream.Ready.
+func (s *Stream) Ready(again func()) bool { return s.hub.Ready(again) }
+
 // End appends the end frame; block, if any, is said before the end. Only the
 // first End counts.
 func (s *Stream) End(end sse.End, block []byte) {

@@ -9,6 +9,32 @@ import "context"
 // waits, the appender.
 func (s *Stream) Wait(ctx context.Context) error {
 	defer s.want.Store(0)
+	for !s.near() {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Ready is Wait for an appender that must not block: true when it may go on.
+// Else again is called, once for each false and from any goroutine, with locks
+// held, when it is worth asking again.
+func (s *Stream) Ready(again func()) bool {
+	s.again.Store(&again)
+	if !s.near() {
+		return false
+	}
+	s.want.Store(0)
+	s.again.Store(nil)
+	return true
+}
+
+// near reports whether the fastest follower is near enough; if not, whoever
+// gets further from now on calls unwait.
+func (s *Stream) near() bool {
 	for {
 		s.mu.Lock()
 		// Let go a little later than held back, so that a waiting appender
@@ -21,21 +47,17 @@ func (s *Stream) Wait(ctx context.Context) error {
 		free := s.closed.Load() || s.end.Load() != 0 || s.pace == 0 && s.count.Load() == 0
 		if free || max(s.fastest(), s.pace) >= want {
 			s.mu.Unlock()
-			return nil
+			return true
 		}
 		if s.wake == nil {
 			s.wake = make(chan struct{}, 1) // before want tells others to use it
 		}
-		if s.want.Swap(want) == 0 {
-			s.mu.Unlock()
-			continue // once more, now that followers know
-		}
+		was := s.want.Swap(want)
 		s.mu.Unlock()
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			return ctx.Err()
+		if was != 0 {
+			return false
 		}
+		// once more, now that followers know
 	}
 }
 
@@ -51,6 +73,10 @@ func (s *Stream) SetPace(seq uint64) {
 // unwait lets Wait look again.
 func (s *Stream) unwait() {
 	if s.want.Load() != 0 {
+		if again := s.again.Swap(nil); again != nil {
+			(*again)()
+			return
+		}
 		select {
 		case s.wake <- struct{}{}:
 		default:

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -77,6 +78,7 @@ type Proxy struct {
 	active   atomic.Int64 // requests in their handlers
 	tunnels  tunnels
 	senders  sync.Pool
+	direct   *direct
 
 	// ctx ends when Close is called, and every upstream request with it.
 	ctx   context.Context
@@ -104,7 +106,7 @@ func New(cfg Config) (*Proxy, error) {
 	cfg.IdleTimeout = orDefault(cfg.IdleTimeout, 2*time.Minute)
 	cfg.BodyTimeout = orDefault(cfg.BodyTimeout, time.Minute)
 	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, time.Minute)
-	p := &Proxy{cfg: cfg, log: cfg.Log, senders: sync.Pool{New: newSender}}
+	p := &Proxy{cfg: cfg, log: cfg.Log, senders: sync.Pool{New: newSender}, direct: newDirect()}
 	if p.log == nil {
 		p.log = zap.NewNop()
 	}
@@ -118,7 +120,10 @@ func New(cfg Config) (*Proxy, error) {
 	p.SetTrustedProxies(cfg.TrustedProxies)
 	p.SetLimits(Limits{})
 	if cfg.Cluster != nil {
-		p.streams = newStreams(p, cfg.Cluster, cfg.Hub)
+		var err error
+		if p.streams, err = newStreams(p, cfg.Cluster, cfg.Hub); err != nil {
+			return nil, fmt.Errorf("read event streams: %w", err)
+		}
 		if p.cfg.Watch == nil {
 			p.cfg.Watch = cfg.Hub.Watch
 		}
@@ -154,6 +159,9 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // connections and waits for these, as long as ctx allows.
 func (p *Proxy) Close(ctx context.Context) error {
 	p.close()
+	if p.streams != nil {
+		p.streams.intake.Close()
+	}
 	return p.tunnels.closeAll(ctx)
 }
 

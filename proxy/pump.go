@@ -41,14 +41,32 @@ type pump struct {
 		Append(dst []byte, seq uint64) []byte
 	}
 	pos    sse.Pos // of the next frame
-	id     []byte  // scratch for an edge id
-	arena  []byte  // blocks of frames
+	*draft         // while there is something to take
+	drafts *drafts
+}
+
+// A draft is what has been decoded and not been given to the stream yet.
+type draft struct {
+	id     []byte // scratch for an edge id
+	arena  []byte // blocks of frames
 	frames []sse.Frame
 	cuts   []int // where each frame's block ends in arena
 }
 
-// readBuffers are shared by the pumps, which hold one only while they have
-// something to read into it.
+// drafts are shared by the pumps, which hold one only while they have
+// something to write into it.
+type drafts struct{ pool sync.Pool }
+
+func (d *drafts) get() *draft {
+	if w, ok := d.pool.Get().(*draft); ok {
+		return w
+	}
+	return new(draft)
+}
+
+func (d *drafts) put(w *draft) { d.pool.Put(w) }
+
+// readBuffers are shared by the pumps that have a goroutine.
 type readBuffers struct{ pool sync.Pool }
 
 func (b *readBuffers) get() *[]byte {
@@ -61,9 +79,9 @@ func (b *readBuffers) get() *[]byte {
 
 func (b *readBuffers) put(p *[]byte) { b.pool.Put(p) }
 
-func newPump(s *cluster.Stream, route *Route, print string) *pump {
+func newPump(s *cluster.Stream, route *Route, print string, shared *drafts) *pump {
 	return &pump{
-		s: s, route: route, print: print,
+		s: s, route: route, print: print, drafts: shared,
 		dec:  sse.NewDecoder(route.EventSize),
 		own:  route.IDs == IDsUpstream,
 		mint: s.Minter(),
@@ -122,6 +140,8 @@ func (p *pump) ended(ctx context.Context, err error) sse.End {
 // take decodes what was read and gives the events to the stream: all of them
 // in one go, so that a follower gets them in one write.
 func (p *pump) take(b []byte) error {
+	p.draft = p.drafts.get()
+	defer p.stow()
 	p.dec.Feed(b)
 	for {
 		ok, err := p.dec.Next(&p.ev)
@@ -140,10 +160,17 @@ func (p *pump) take(b []byte) error {
 	}
 }
 
+func (p *pump) stow() {
+	p.drafts.put(p.draft)
+	p.draft = nil
+}
+
 // finish returns what is left when the body ends within a block. It goes out
 // with the end, for there are clients that take it for an event; to all others
 // it is none, so it is not numbered and nobody comes back for it.
 func (p *pump) finish() (rest []byte) {
+	p.draft = p.drafts.get()
+	defer p.stow()
 	if ok, err := p.dec.Finish(&p.ev); ok && err == nil {
 		rest = sse.AppendBlock(nil, &p.ev, nil, p.eol)
 		if p.ev.HasData {

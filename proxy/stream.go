@@ -181,15 +181,26 @@ func (st *streams) late(run *started, route *Route, print string, up *answer, er
 	st.pump(run, route, print, up, body)
 }
 
-// pump starts the goroutine that reads an upstream's stream to its end.
+// pump has an upstream's stream read to its end: by the intake, or by a
+// goroutine of its own where the intake cannot.
 func (st *streams) pump(run *started, route *Route, print string, up *answer, body io.ReadCloser) {
-	st.pumps.Go(func() { st.read(run, newPump(run.s, route, print), up, body) })
+	p := newPump(run.s, route, print, &st.drafts)
+	if !st.take(run, p, up) {
+		st.pumps.Go(func() { st.read(run, p, up, body) })
+	}
 }
 
 // read runs a pump and ends its stream as the upstream ended.
 func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	stop := context.AfterFunc(run.ctx, func() { up.cancel(context.Cause(run.ctx)) })
 	end, rest, why := p.run(run.ctx, run.cancel, body, p.route.Upstream.IdleTimeout, &st.buffers)
+	stop()
+	body.Close()
+	st.ended(run, p, up, end, rest, why)
+}
+
+// ended ends a stream as its upstream ended.
+func (st *streams) ended(run *started, p *pump, up *answer, end sse.End, rest []byte, why error) {
 	run.s.SetUpstreamID(p.lastID)
 	switch {
 	case context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil:
@@ -199,8 +210,6 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 	default:
 		run.s.End(end, rest)
 	}
-	stop()
-	body.Close()
 	up.Close(nil)
 	run.cancel(nil)
 }
@@ -234,7 +243,7 @@ func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 			cancel(nil)
 			return
 		}
-		pump := newPump(s, route, "")
+		pump := newPump(s, route, "", &st.drafts)
 		pump.own, pump.lastID = pump.own || rec.UpstreamIDs, from.ID
 		st.read(run, pump, up, body)
 	})

@@ -18,6 +18,7 @@ import (
 
 	"ssegate/cluster"
 	"ssegate/hub"
+	"ssegate/intake"
 	"ssegate/reconnect"
 	"ssegate/registry"
 	"ssegate/sse"
@@ -30,6 +31,8 @@ type streams struct {
 	node    *cluster.Node
 	hub     *hub.Hub
 	buffers readBuffers
+	drafts  drafts
+	intake  *intake.Set
 
 	pumps sync.WaitGroup
 	ctx   context.Context
@@ -44,14 +47,15 @@ type streams struct {
 	moved atomic.Int64 // followers that were told to come back elsewhere
 }
 
-func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) *streams {
-	st := &streams{
+func newStreams(p *Proxy, node *cluster.Node, h *hub.Hub) (st *streams, err error) {
+	st = &streams{
 		p: p, node: node, hub: h,
 		held: map[string]held{}, perIP: map[string]int{}, perWho: map[string]int{},
 		told: map[lastWord]said{},
 	}
 	st.ctx, st.stop = context.WithCancelCause(context.Background())
-	return st
+	st.intake, err = intake.New(0)
+	return st, err
 }
 
 // held is a client's connection: a follower of one stream, or a subscription

@@ -54,7 +54,7 @@ type sendOptions struct {
 // answer is an upstream's answer, of which the head is there. Whoever has it
 // must Close it.
 type answer struct {
-	resp   *http.Response
+	resp   *http.Response // nil: somebody else reads the body
 	pick   *discover.Pick
 	cancel context.CancelCauseFunc // ends the upstream request
 	stop   func()                  // ends the watch over the client, if there is one
@@ -78,7 +78,9 @@ func (a *answer) Close(err error) {
 		if err != nil {
 			a.cancel(err)
 		}
-		a.resp.Body.Close()
+		if a.resp != nil {
+			a.resp.Body.Close()
+		}
 		a.cancel(nil)
 		a.pick.Done(err)
 	})
@@ -156,6 +158,7 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 
 // send is roundTrip without what surrounds it.
 func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel context.CancelCauseFunc) (*answer, error) {
+	direct := p.streams != nil && p.direct.suits(x)
 	body := bodyOf(x)
 	try := &attempt{}
 	trace := &httptrace.ClientTrace{
@@ -194,8 +197,14 @@ func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel cont
 		req.Host = x.hostFor(req.URL.Host)
 		body.attach(req)
 		*try = attempt{}
-		resp, err := transport.RoundTrip(req)
+		var resp *http.Response
+		if direct && scheme == "http" {
+			resp, err = p.direct.roundTrip(ctx, req, up.Transport, try, trace.Got1xxResponse)
+		} else {
+			resp, err = transport.RoundTrip(req)
+		}
 		if err == nil {
+			p.direct.learn(x, isEventStream(resp))
 			pick.Answered()
 			return &answer{resp: resp, pick: pick, cancel: cancel}, nil
 		}
