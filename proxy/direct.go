@@ -10,16 +10,15 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/textproto"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"ssegate/intake"
 )
-
-// smallBody is how large a request body may be that is read whole before it is
-// sent directly.
-const smallBody = 64 << 10
 
 // direct sends requests on connections of their own, outside of the
 // transport's pool. It serves those that are likely to be answered by an event
@@ -27,12 +26,22 @@ const smallBody = 64 << 10
 // goroutine, and has not been closed just before by a service that was tired
 // of it.
 type direct struct {
+	mode    directMode
 	readers sync.Pool // of *bufio.Reader
 	writers sync.Pool // of *bufio.Writer
 
 	seed  maphash.Seed
 	known [1024]atomic.Uint64 // by hash: requests that were answered by a stream last time
 }
+
+// directMode says which requests are sent directly, of those that can be.
+type directMode uint8
+
+const (
+	directNever  directMode = iota // there is nobody who would take the connection over
+	directLikely                   // those that look like a stream's
+	directAlways                   // for tests
+)
 
 func newDirect() *direct {
 	return &direct{
@@ -65,41 +74,37 @@ func (d *direct) learn(x *exchange, stream bool) {
 	}
 }
 
-// suits reports whether a request is to be sent directly. It then has no body,
-// or one that was read whole.
+// suits reports whether a request is to be sent directly.
 func (d *direct) suits(x *exchange) bool {
-	if x.upgrade != "" || x.method == http.MethodHead || x.method == http.MethodConnect {
+	if d.mode == directNever || x.upgrade != "" || x.method == http.MethodHead || x.method == http.MethodConnect {
 		return false
 	}
-	if !accepts([]byte(x.header("Accept")), "text/event-stream") {
+	if d.mode == directLikely && !accepts([]byte(x.header("Accept")), "text/event-stream") {
 		if at, sum := d.place(x); at.Load() != sum {
 			return false
 		}
 	}
-	switch u := x.upload; {
-	case u == nil, x.bodyRead && x.bodyWhole:
-		return true
-	case x.bodyRead, u.chunked, u.size > smallBody, x.header("Expect") != "":
-		return false
-	}
-	return x.readBody(smallBody)
+	return x.header("Expect") == "" || x.bodyRead
 }
 
 // roundTrip sends req on a new connection made by dial, and waits for the head
 // of the answer. It notes in try what became of the connection.
-func (d *direct) roundTrip(ctx context.Context, req *http.Request, t *http.Transport, try *attempt, interim func(int, textproto.MIMEHeader) error) (*http.Response, error) {
+func (d *direct) roundTrip(ctx context.Context, req *http.Request, body *outBody, t *http.Transport, try *attempt, interim func(int, textproto.MIMEHeader) error) (*http.Response, error) {
 	host := req.URL.Host
 	if req.URL.Port() == "" {
 		host = net.JoinHostPort(req.URL.Hostname(), "80")
 	}
 	c, err := t.DialContext(ctx, "tcp", host)
 	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
 		return nil, err
 	}
 	raw := &directConn{d: d, conn: c}
-	try.conn, _ = c.(*upstreamConn)
+	try.on(httptrace.GotConnInfo{Conn: c}, body)
 	raw.stop = context.AfterFunc(ctx, func() { c.Close() })
-	resp, err := raw.exchange(req, t.MaxResponseHeaderBytes, try, interim)
+	resp, err := raw.exchange(req, body, t.MaxResponseHeaderBytes, try, interim)
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -137,22 +142,19 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *directConn) exchange(req *http.Request, maxHead int64, try *attempt, interim func(int, textproto.MIMEHeader) error) (*http.Response, error) {
-	bw := c.d.writers.Get().(*bufio.Writer)
-	bw.Reset(c.conn)
-	err := req.Write(bw)
-	if err == nil {
-		err = bw.Flush()
+func (c *directConn) exchange(req *http.Request, body *outBody, maxHead int64, try *attempt, interim func(int, textproto.MIMEHeader) error) (*http.Response, error) {
+	sent := make(chan error, 1)
+	if body.lend {
+		go func() { sent <- c.send(req) }() // an answer may come before the body is whole
+	} else {
+		sent <- c.send(req)
 	}
-	bw.Reset(nil)
-	c.d.writers.Put(bw)
-	// A service may have answered without reading everything: its answer
-	// counts for more than the error of the write.
 	c.br = c.d.readers.Get().(*bufio.Reader)
 	c.head = limited{c.conn, maxHead}
 	c.br.Reset(&c.head)
 	if _, rerr := c.br.Peek(1); rerr != nil {
-		return nil, errors.Join(err, rerr)
+		c.conn.Close()
+		return nil, errors.Join(<-sent, rerr)
 	}
 	try.replied.Store(true)
 	for {
@@ -176,6 +178,55 @@ func (c *directConn) exchange(req *http.Request, maxHead int64, try *attempt, in
 		}
 	}
 }
+
+// send writes the request, and closes its body.
+func (c *directConn) send(req *http.Request) error {
+	bw := c.d.writers.Get().(*bufio.Writer)
+	out := &outlet{conn: c.conn}
+	bw.Reset(out)
+	err := req.Write(bw)
+	if err == nil {
+		err = bw.Flush()
+	}
+	if out.err != nil {
+		err = out.err
+	}
+	bw.Reset(nil)
+	c.d.writers.Put(bw)
+	switch {
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		// A service may have answered without reading everything: its answer
+		// counts for more than that.
+		c.conn.SetReadDeadline(time.Now().Add(answeredEarly))
+	case err != nil:
+		c.conn.Close()
+	}
+	return err
+}
+
+// outlet remembers why a write failed, which net/http wraps beyond recognition.
+type outlet struct {
+	conn net.Conn
+	err  error
+}
+
+func (o *outlet) Write(p []byte) (n int, err error) {
+	if n, err = o.conn.Write(p); err != nil {
+		o.err = err
+	}
+	return n, err
+}
+
+func (o *outlet) ReadFrom(r io.Reader) (n int64, err error) {
+	if n, err = io.Copy(o.conn, r); err != nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// answeredEarly is how long is waited for the answer of a service that takes
+// no more of the request.
+const answeredEarly = 100 * time.Millisecond
 
 func (c *directConn) Read(p []byte) (int, error) { return c.body.Read(p) }
 

@@ -124,6 +124,7 @@ func New(cfg Config) (*Proxy, error) {
 		if p.streams, err = newStreams(p, cfg.Cluster, cfg.Hub); err != nil {
 			return nil, fmt.Errorf("read event streams: %w", err)
 		}
+		p.direct.mode = directLikely
 		if p.cfg.Watch == nil {
 			p.cfg.Watch = cfg.Hub.Watch
 		}

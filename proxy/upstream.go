@@ -158,7 +158,7 @@ func (p *Proxy) roundTrip(ctx context.Context, x *exchange, o sendOptions) (*ans
 
 // send is roundTrip without what surrounds it.
 func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel context.CancelCauseFunc) (*answer, error) {
-	direct := p.streams != nil && p.direct.suits(x)
+	direct := p.direct.suits(x)
 	body := bodyOf(x)
 	try := &attempt{}
 	trace := &httptrace.ClientTrace{
@@ -199,7 +199,7 @@ func (p *Proxy) send(ctx context.Context, x *exchange, up *Upstream, cancel cont
 		*try = attempt{}
 		var resp *http.Response
 		if direct && scheme == "http" {
-			resp, err = p.direct.roundTrip(ctx, req, up.Transport, try, trace.Got1xxResponse)
+			resp, err = p.direct.roundTrip(ctx, req, body, up.Transport, try, trace.Got1xxResponse)
 		} else {
 			resp, err = transport.RoundTrip(req)
 		}

@@ -92,6 +92,9 @@ func newWorld(t testing.TB, backends []string, options ...option) *world {
 		t.Fatal(err)
 	}
 	p.SetTable(NewTable([]*Route{route}))
+	if strings.HasPrefix(t.Name(), "TestDirect/") {
+		p.direct.mode = directAlways
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
