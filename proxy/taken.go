@@ -23,10 +23,12 @@ type taken struct {
 }
 
 // take has the intake read an upstream's stream, where it can: from a
-// connection of its own that is neither encrypted nor compressed.
+// connection of its own that is neither encrypted nor compressed. The streams
+// of a route with takeover keep their goroutines: they may have to wait for
+// the log, before they go on, when this node was taken for dead.
 func (st *streams) take(run *started, p *pump, up *answer) bool {
 	d, ok := up.resp.Body.(*directConn)
-	if !ok || len(up.resp.Header["Content-Encoding"]) > 0 {
+	if !ok || p.route.Takeover || len(up.resp.Header["Content-Encoding"]) > 0 {
 		return false
 	}
 	conn, o, ok := d.take(up.resp)
