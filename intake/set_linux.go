@@ -21,6 +21,8 @@ const readSize = 64 << 10
 type Set struct {
 	loops []*loop
 	next  atomic.Uint32
+	once  sync.Once
+	quit  chan struct{}
 	wg    sync.WaitGroup
 }
 
@@ -31,7 +33,7 @@ func New(readers int) (*Set, error) {
 	if readers <= 0 {
 		readers = min(runtime.GOMAXPROCS(0), 4)
 	}
-	s := &Set{}
+	s := &Set{quit: make(chan struct{})}
 	for range readers {
 		l, err := newLoop()
 		if err != nil {
@@ -46,10 +48,24 @@ func New(readers int) (*Set, error) {
 // Close ends all reading, with net.ErrClosed where it had not ended, and
 // waits for the goroutines.
 func (s *Set) Close() {
+	s.once.Do(func() {}) // nothing begins any more
 	for _, l := range s.loops {
 		l.close()
 	}
+	select {
+	case <-s.quit:
+	default:
+		close(s.quit)
+	}
 	s.wg.Wait()
+}
+
+// begin starts the goroutines.
+func (s *Set) begin() {
+	for _, l := range s.loops {
+		s.wg.Go(l.run)
+	}
+	s.wg.Go(s.sweep)
 }
 
 // Add begins to read the body that comes on c, which belongs to the set from
@@ -65,7 +81,7 @@ func (s *Set) Add(c net.Conn, o Options, sink Sink) (conn *Conn, ok bool, err er
 		return nil, true, err
 	}
 	l := s.loops[s.next.Add(1)%uint32(len(s.loops))]
-	l.once.Do(func() { s.wg.Go(l.run) })
+	s.once.Do(s.begin)
 	conn = &Conn{l: l, fd: fd, sink: sink, body: body{framing: o.Framing}, idle: ticks(o.Idle)}
 	conn.mu.Lock()
 	defer conn.unlock()
@@ -219,7 +235,6 @@ func (c *Conn) take(p []byte) (more bool) {
 type loop struct {
 	file  *os.File
 	raw   syscall.RawConn
-	once  sync.Once
 	begun time.Time
 
 	mu     sync.Mutex
@@ -300,11 +315,6 @@ func (l *loop) control(op int, c *Conn) (err error) {
 func (l *loop) run() {
 	var events [128]unix.EpollEvent
 	buf := make([]byte, readSize)
-	stop := make(chan struct{})
-	var sweeping sync.WaitGroup
-	sweeping.Go(func() { l.sweep(stop) })
-	defer sweeping.Wait()
-	defer close(stop)
 	for {
 		var n int
 		var failed error
@@ -333,22 +343,24 @@ func (l *loop) find(at, gen int32) *Conn {
 }
 
 // sweep ends what was silent for too long.
-func (l *loop) sweep(stop chan struct{}) {
+func (s *Set) sweep() {
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
 	for {
 		select {
-		case <-stop:
+		case <-s.quit:
 			return
 		case <-clock.C:
 		}
-		now := l.now()
-		for _, c := range l.all(func(c *Conn) bool { return c.idle > 0 && now-c.last.Load() > c.idle }) {
-			c.mu.Lock()
-			if !c.paused {
-				c.end(ErrSilent)
+		for _, l := range s.loops {
+			now := l.now()
+			for _, c := range l.all(func(c *Conn) bool { return c.idle > 0 && now-c.last.Load() > c.idle }) {
+				c.mu.Lock()
+				if !c.paused {
+					c.end(ErrSilent)
+				}
+				c.unlock()
 			}
-			c.unlock()
 		}
 	}
 }
