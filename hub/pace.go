@@ -1,6 +1,14 @@
 package hub
 
-import "context"
+import (
+	"context"
+)
+
+// waits is how the appender waits: one way or the other.
+type waits struct {
+	wake  chan struct{} // of Wait
+	again func()        // of Ready, under the stream's lock
+}
 
 // Wait blocks while even the fastest follower is further behind the tail than
 // the ring's limits, so that an upstream is read no faster than its clients
@@ -9,9 +17,9 @@ import "context"
 // waits, the appender.
 func (s *Stream) Wait(ctx context.Context) error {
 	defer s.want.Store(0)
-	for !s.near() {
+	for !s.near(nil) {
 		select {
-		case <-s.wake:
+		case <-s.waits.Load().wake:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -23,18 +31,26 @@ func (s *Stream) Wait(ctx context.Context) error {
 // Else again is called, once for each false and from any goroutine, with locks
 // held, when it is worth asking again.
 func (s *Stream) Ready(again func()) bool {
-	s.again.Store(&again)
-	if !s.near() {
+	if !s.near(again) {
 		return false
 	}
-	s.want.Store(0)
-	s.again.Store(nil)
+	if s.want.Swap(0) != 0 {
+		s.waits.Load().take(s)
+	}
 	return true
 }
 
+// take returns what Ready asked to be called.
+func (w *waits) take(s *Stream) (again func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again, w.again = w.again, nil
+	return again
+}
+
 // near reports whether the fastest follower is near enough; if not, whoever
-// gets further from now on calls unwait.
-func (s *Stream) near() bool {
+// gets further from now on calls unwait, and that calls again, if there is one.
+func (s *Stream) near(again func()) bool {
 	for {
 		s.mu.Lock()
 		// Let go a little later than held back, so that a waiting appender
@@ -49,9 +65,12 @@ func (s *Stream) near() bool {
 			s.mu.Unlock()
 			return true
 		}
-		if s.wake == nil {
-			s.wake = make(chan struct{}, 1) // before want tells others to use it
+		w := s.waits.Load()
+		if w == nil {
+			w = &waits{wake: make(chan struct{}, 1)}
+			s.waits.Store(w) // before want tells others to use it
 		}
+		w.again = again
 		was := s.want.Swap(want)
 		s.mu.Unlock()
 		if was != 0 {
@@ -73,12 +92,13 @@ func (s *Stream) SetPace(seq uint64) {
 // unwait lets Wait look again.
 func (s *Stream) unwait() {
 	if s.want.Load() != 0 {
-		if again := s.again.Swap(nil); again != nil {
-			(*again)()
+		w := s.waits.Load()
+		if again := w.take(s); again != nil {
+			again()
 			return
 		}
 		select {
-		case s.wake <- struct{}{}:
+		case w.wake <- struct{}{}:
 		default:
 		}
 	}

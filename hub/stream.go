@@ -72,14 +72,13 @@ type Stream struct {
 	end      atomic.Uint32 // endSet and the sse.End, after the last frame is published
 	closed   atomic.Bool
 	flushing atomic.Int32
-	stuck    atomic.Int32           // len(waiters)
-	loose    atomic.Bool            // the last segment may have more room than it needs
-	count    atomic.Int64           // of followers
-	best     atomic.Uint64          // no follower is further than this
-	want     atomic.Uint64          // the Seq that the fastest must reach before Wait returns; 0: nobody waits
-	again    atomic.Pointer[func()] // of Ready
-	wake     chan struct{}          // of Wait, made by the first that has to wait
-	appended atomic.Uint64          // frames; changes under mu, after they are published
+	stuck    atomic.Int32          // len(waiters)
+	loose    atomic.Bool           // the last segment may have more room than it needs
+	count    atomic.Int64          // of followers
+	best     atomic.Uint64         // no follower is further than this
+	want     atomic.Uint64         // the Seq that the fastest must reach before Wait returns; 0: nobody waits
+	waits    atomic.Pointer[waits] // nil until somebody waited
+	appended atomic.Uint64         // frames; changes under mu, after they are published
 
 	mu      sync.Mutex
 	head    *segment

@@ -177,16 +177,16 @@ func TestPause(t *testing.T) {
 	service, ours := pair(t)
 	r := newRecorder()
 	r.pause = true
-	c := add(t, s, ours, Options{Framing: Framing{Sized: true, Length: 64 << 20}}, r)
+	c := add(t, s, ours, Options{Framing: Framing{Sized: true, Length: 16 << 20}}, r)
 	sent := make(chan error, 1)
 	go func() {
-		_, err := service.Write(make([]byte, 64<<20))
+		_, err := service.Write(make([]byte, 16<<20))
 		sent <- err
 	}()
 	r.until(t, "the first piece", func() bool { return len(r.data) > 0 })
 	select {
 	case <-sent:
-		t.Fatal("64 MiB went to who takes none")
+		t.Fatal("16 MiB went to who takes none")
 	case <-time.After(100 * time.Millisecond):
 	}
 	if n := len(r.data); n > readSize {
@@ -196,7 +196,7 @@ func TestPause(t *testing.T) {
 	r.pause = false
 	r.mu.Unlock()
 	c.Resume()
-	if err := r.ended(t); err != nil || len(r.data) != 64<<20 {
+	if err := r.ended(t); err != nil || len(r.data) != 16<<20 {
 		t.Errorf("%d bytes, %v", len(r.data), err)
 	}
 	if err := <-sent; err != nil {
