@@ -22,6 +22,7 @@ const (
 	wholeMax      = "whole_max_ms"
 	answerP99     = "answer_p99_ms"
 	bytesClient   = "bytes_client"
+	bytesUsed     = "bytes_client_used"
 	residentMB    = "resident_mb"
 	redisEvent    = "redis_us_event"
 	rabbitEvent   = "rabbitmq_us_event"
@@ -50,6 +51,7 @@ var figures = map[string]figure{
 	wholeMax:      {"whole, last client", "ms", 1},
 	answerP99:     {"answer, p99", "ms", 1},
 	bytesClient:   {"resident a client", "B", 0},
+	bytesUsed:     {"after a message each", "B", 0},
 	residentMB:    {"resident in all", "MB", 1},
 	redisEvent:    {"Redis CPU an event", "µs", 2},
 	rabbitEvent:   {"RabbitMQ CPU an event", "µs", 2},
@@ -59,10 +61,16 @@ var figures = map[string]figure{
 // figures.
 func figuresOf(w *workload, marks map[string]sample, r load.Result) map[string]float64 {
 	f := map[string]float64{}
+	empty := marks["empty"].server.resident
+	for mark, figure := range map[string]string{"full": bytesClient, "used": bytesUsed} {
+		if full, ok := marks[mark]; ok {
+			f[figure] = float64(full.server.resident-empty) / float64(w.plan.Clients)
+			f[residentMB] = max(f[residentMB], float64(full.server.resident)/1e6)
+		}
+	}
 	begin, end := marks["begin"], marks["end"]
-	if empty, ok := marks["empty"]; ok {
-		begin, end = empty, marks["full"]
-		f[bytesClient] = float64(end.server.resident-begin.server.resident) / float64(w.plan.Clients)
+	if _, ok := marks["end"]; !ok {
+		return f
 	}
 	f[residentMB] = float64(end.server.resident) / 1e6
 	if r.Events > 0 {

@@ -3,7 +3,7 @@
 // Bench measures what event streams cost: ssegate beside nginx, nchan and
 // HAProxy, all with the same load in the same run, on this machine.
 //
-//	go run ./bench                            everything, which takes hours
+//	go run ./bench                            everything, which takes an hour and a half
 //	go run ./bench -only paced,full -runs 1 -scale 0.1
 //	go run ./bench -list
 //	make bench                                everything, and writes docs/benchmarks.md

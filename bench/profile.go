@@ -69,10 +69,10 @@ func (p *profiler) end() error {
 		return err
 	}
 	for name, args := range map[string][]string{
-		"flat": {"--no-children", "-g", "none", "--percent-limit", "0.3"},
-		"tree": {"--children", "-g", "caller,0.5,callee", "--percent-limit", "2"},
+		"flat": {"-F", "overhead,sym", "--no-children", "-g", "none", "--percent-limit", "0.3"},
+		"tree": {"--sort", "symbol", "--children", "-g", "caller,0.5,callee", "--percent-limit", "2"},
 	} {
-		out, err := exec.Command(perfWare.path(), append([]string{"report", "--stdio", "-i", p.file, "--sort", "symbol"}, args...)...).Output()
+		out, err := exec.Command(perfWare.path(), append([]string{"report", "--stdio", "-i", p.file}, args...)...).Output()
 		if err != nil {
 			return fmt.Errorf("perf report: %w: %s", err, p.said.String())
 		}

@@ -14,7 +14,8 @@ import (
 
 // nginxConf is nginx as one would set it up for event streams: nothing is
 // buffered, and connections to the service are kept. nchan keeps as much of a
-// channel as ssegate does.
+// channel as ssegate does. It has more connections than files, since nginx
+// closes kept ones when all but a sixteenth are taken.
 const nginxConf = `daemon off;
 load_module %[1]s;
 worker_processes %[2]s;
@@ -22,7 +23,7 @@ worker_rlimit_nofile 20000;
 pid %[3]s/nginx.pid;
 error_log stderr error;
 %[4]s
-events { worker_connections 19900; }
+events { worker_connections 24000; }
 http {
 	access_log off;
 	client_body_temp_path %[3]s/body;

@@ -119,6 +119,9 @@ func TestFigures(t *testing.T) {
 		map[string]float64{cpuEvent: 20, perSecond: 25000, residentMB: 2, lateP50: 1, lateP99: 2, redisEvent: 5})
 	f(workload{plan: load.Plan{Clients: 1000}}, map[string]sample{"empty": at(1, 1e6, 0), "full": at(3, 9e6, 0)},
 		load.Result{}, map[string]float64{bytesClient: 8000, residentMB: 9})
+	f(workload{plan: load.Plan{Clients: 1000}}, map[string]sample{"empty": at(1, 1e6, 0), "full": at(3, 3e6, 0), "used": at(3, 5e6, 0)},
+		load.Result{}, map[string]float64{bytesClient: 2000, bytesUsed: 4000, residentMB: 5})
+	f(workload{}, map[string]sample{"begin": at(1, 1e6, 0)}, load.Result{}, nil) // it failed in between
 	f(workload{plan: load.Plan{Streams: 50}, rated: func(p load.Plan) float64 { return float64(p.Streams) }},
 		map[string]sample{"begin": at(1, 1e6, 0), "end": at(2, 1e6, 0)}, load.Result{Seconds: 2},
 		map[string]float64{cpuStream: 20000, streamsSecond: 25, residentMB: 1})

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 const foreword = `# Benchmarks
@@ -17,9 +19,9 @@ Each program is started anew for every measurement and ended after it. Programs 
 else the machine does hits all alike; **compare within a table**, and mind the ratios, which are taken run by run, more than
 the figures.
 
-- **CPU** is user and system time of the program and its children from ` + "`/proc/<pid>/stat`" + `, between two moments at which the
-  load stands still, divided by the events that reached clients meanwhile. Connecting is not in it but where it says so. It
-  is steadier than time on the wall.
+- **CPU** is user and system time of the program and its children, from ` + "`/proc/<pid>/stat`" + ` and, to the nanosecond, the
+  ` + "`schedstat`" + ` of its threads, between two moments at which the load stands still, divided by the events that reached
+  clients meanwhile. Connecting is not in it but where it says so. It is steadier than time on the wall.
 - **Late** is the time from the service's (or publisher's) write to the client's read; each event bears its own time. The
   load's own delay is in it, for all alike.
 - **Resident** is the Pss in ` + "`/proc/<pid>/smaps_rollup`" + `. What a client costs is the difference between the program with all
@@ -27,9 +29,9 @@ the figures.
 - **Lost or doubled** events are found by number. One that is, an answer that is refused, or a connection that is cut
   makes a measurement not count, and the whole run fail.
 
-An event of 64 B has 64 bytes of data. The service writes each as a chunk of its own. ssegate runs with its default
-configuration, but for ` + "`[push]`, `attach`" + ` or the cluster where the work is about them; to nearly every event it adds an id, which
-makes it about twice as long on the wire as at the others.
+An event of 64 B has 64 bytes of data. The service writes each as a chunk of its own, streams taking turns evenly, in steps
+of a quarter of a millisecond. ssegate runs with its default configuration, but for ` + "`[push]`, `attach`" + ` or the cluster
+where the work is about them; it adds an id to every event, which makes a short one about twice as long on the wire.
 
 Versions:
 
@@ -44,5 +46,6 @@ const afterword = `
 - More than two cores, more than one machine, more clients than 20 000 files allow.
 - Redis and RabbitMQ under other load, or over a network. Their own CPU is shown beside that of ssegate, not in it.
 - Hours: leaks and fragmentation show up elsewhere.
-- What the others cannot do: nothing here counts for coming back after a cut, on another node, without a lost event.
+- What only one of them can do. The others forget a proxied stream when its client is cut; ssegate pays above for being
+  able to go on with it, on any node, without a lost event.
 `

@@ -109,9 +109,9 @@ func workloads() []workload {
 		},
 		{
 			name: "idle-subscribers", title: "Idle subscribers",
-			about:  "8 000 subscribers of one channel that got one message each.",
+			about:  "8 000 subscribers of one channel, before and after one message.",
 			plan:   load.Plan{Kind: load.Idle, Published: true, Clients: 8000, Size: 64, Settle: 5 * time.Second},
-			config: pushed, takers: []string{"ssegate", "ssegate-cluster", "nchan"}, figures: []string{bytesClient, residentMB}, rival: "nchan",
+			config: pushed, takers: []string{"ssegate", "ssegate-cluster", "nchan"}, figures: []string{bytesClient, bytesUsed, residentMB}, rival: "nchan",
 		},
 		{
 			name: "idle-streams", title: "Idle proxied streams",
@@ -123,7 +123,7 @@ func workloads() []workload {
 			name: "most-subscribers", title: "As many idle subscribers as the limit of open files allows",
 			about:  "19 500 subscribers, with 20 000 files a process.",
 			plan:   load.Plan{Kind: load.Idle, Published: true, Clients: 19500, Size: 64, Settle: 5 * time.Second},
-			config: pushed, takers: []string{"ssegate", "nchan"}, figures: []string{bytesClient, residentMB}, rival: "nchan",
+			config: pushed, takers: []string{"ssegate", "nchan"}, figures: []string{bytesClient, bytesUsed, residentMB}, rival: "nchan",
 		},
 		{
 			name: "most-streams", title: "As many idle proxied streams as the limit of open files allows",

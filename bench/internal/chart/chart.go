@@ -37,7 +37,7 @@ const (
 	valueSide = 90
 	rowHeight = 30
 	barHeight = 16
-	headRoom  = 44
+	headRoom  = 52
 )
 
 const style = `<style>

@@ -160,16 +160,31 @@ func (w *work) failed() (yes bool) {
 // subscribe has n clients subscribe, and publishes the first events, which all
 // of them must get.
 func (w *work) subscribe(n int) error {
+	if err := w.enterAll(n); err != nil {
+		return err
+	}
+	return w.prime(n)
+}
+
+// enterAll has n clients subscribe.
+func (w *work) enterAll(n int) error {
 	w.plan.Publishers = max(w.plan.Publishers, 1)
-	w.fore.call(func() { w.crowd.sources = w.plan.Publishers })
+	w.fore.call(func() { w.crowd.sources, w.crowd.primed = w.plan.Publishers, 0 })
 	w.clients = w.make(n, false)
-	if err := w.enter(w.clients, w.subscription); err != nil {
+	return w.enter(w.clients, w.subscription)
+}
+
+// prime publishes the first events and waits until n subscribers have them.
+func (w *work) prime(n int) error {
+	if err := w.openPress(); err != nil { // not before: a server may close connections that stay silent at first
 		return err
 	}
-	if err := w.openPress(); err != nil { // now: a server may close connections that stay silent at first
-		return err
-	}
-	w.back.call(w.press.prime)
+	w.back.call(func() {
+		for _, pub := range w.press.pubs {
+			pub.seq = 0 // there may have been subscribers before these
+		}
+		w.press.prime()
+	})
 	err := w.await("first events", func() bool {
 		return w.crowd.primed >= n || w.crowd.cut > 0 || w.failed()
 	})
@@ -233,36 +248,29 @@ func (w *work) drained() error {
 }
 
 // idle lets a first round of clients come and go, and looks at the program with
-// no clients and with all of them, each of which got one event.
+// no clients, with all of them, and when each of them got a message; where each
+// has a stream of its own, the first event comes with the answer.
 func (w *work) idle() error {
-	round := func(n int) error {
-		w.fore.call(func() { w.crowd.primed = 0 })
-		if w.plan.Published {
-			if w.press != nil { // the first events of this round are not those of the one before
-				w.back.call(func() {
-					for _, pub := range w.press.pubs {
-						pub.seq = 0
-					}
-				})
-			}
-			return w.subscribe(n)
-		}
-		w.clients = w.make(n, true)
-		if err := w.enter(w.clients, ownStream); err != nil {
-			return err
-		}
-		return w.primed(n)
+	enter := w.enterAll
+	if !w.plan.Published {
+		enter = w.enterStreams
 	}
-	if err := round(max(w.plan.Clients/8, 1)); err != nil {
+	first := max(w.plan.Clients/8, 1)
+	if err := enter(first); err != nil {
 		return fmt.Errorf("first round: %w", err)
 	}
+	var err error
 	if w.plan.Published {
+		err = w.prime(first)
 		w.fore.call(func() {
 			for _, cl := range w.clients {
 				cl.close()
 			}
 		})
-	} else if err := w.complete(); err != nil { // ended, so that nothing is kept for who may come back
+	} else {
+		err = w.complete() // ended, so that nothing is kept for who may come back
+	}
+	if err != nil {
 		return fmt.Errorf("first round: %w", err)
 	}
 	w.fore.call(func() { w.crowd.ended, w.crowd.cut = 0, 0 })
@@ -270,14 +278,29 @@ func (w *work) idle() error {
 	if err := w.talk.mark("empty"); err != nil {
 		return err
 	}
-	if err := round(w.plan.Clients); err != nil {
+	if err := enter(w.plan.Clients); err != nil {
 		return err
 	}
 	time.Sleep(w.plan.Settle)
-	if err := w.talk.mark("full"); err != nil {
+	if err := w.talk.mark("full"); err != nil || !w.plan.Published {
 		return err
 	}
-	return nil
+	if err := w.prime(w.plan.Clients); err != nil {
+		return err
+	}
+	time.Sleep(w.plan.Settle)
+	return w.talk.mark("used")
+}
+
+// enterStreams has n clients begin streams of their own, each with a first
+// event.
+func (w *work) enterStreams(n int) error {
+	w.fore.call(func() { w.crowd.primed = 0 })
+	w.clients = w.make(n, true)
+	if err := w.enter(w.clients, ownStream); err != nil {
+		return err
+	}
+	return w.primed(n)
 }
 
 // resume cuts all clients at once and has them come back elsewhere, where they

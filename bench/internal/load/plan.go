@@ -50,7 +50,8 @@ const (
 	Glance Kind = "glance"
 	// Fan: all clients subscribe to what is published. (begin, end)
 	Fan Kind = "fan"
-	// Idle: clients that get one event each and then nothing. (empty, full)
+	// Idle: clients that get one event each and then nothing. (empty, full;
+	// and used behind the event, where it is published)
 	Idle Kind = "idle"
 	// Resume: all clients are cut at once and come back elsewhere. (begin, end)
 	Resume Kind = "resume"
