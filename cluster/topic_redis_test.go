@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"ssegate/bus/redisbus"
+	"ssegate/hub"
+	"ssegate/internal/gatetest/service"
+	"ssegate/reconnect/redislog"
+	"ssegate/registry"
+	"ssegate/registry/redisreg"
+)
+
+// onRedis starts a node on a real Redis, in real time.
+func onRedis(t *testing.T, p *service.Proc, name string) *node {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: p.Addr, DialTimeout: time.Second})
+	reg := redisreg.New(client, "test")
+	log := redislog.New(client, "test", redislog.WithInterest(reg.FollowKey))
+	h, err := hub.New(hub.Config{Tick: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{w: &world{T: t}, hub: h, done: make(chan struct{}), hubEnd: make(chan struct{})}
+	n.Node = New(Config{
+		Self: registry.Node{ID: name}, Hub: h, Log: log, Journal: log, Registry: reg, Bus: redisbus.New(client, "test", name),
+		Heartbeat: 300 * time.Millisecond, DeadAfter: 2 * time.Second, CheckEvery: 200 * time.Millisecond, TailCheck: 500 * time.Millisecond,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	hubCtx, end := context.WithCancel(context.Background())
+	n.cancel, n.end = cancel, end
+	go func() { defer close(n.hubEnd); h.Run(hubCtx) }()
+	go func() {
+		defer close(n.done)
+		if err := n.Run(ctx); err != nil {
+			t.Errorf("%s: Run: %v", name, err)
+		}
+	}()
+	t.Cleanup(func() { n.leave(); log.Close(); client.Close() })
+	return n
+}
+
+// until waits until ok, at most for ten seconds.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain: ", what)
+		}
+	}
+}
+
+// TestTopicsOnRedis: with a real Redis that is stopped for a while, all
+// subscribers, those that hop included, see what three nodes publish to one
+// topic, each message once and in one order; and when it comes back empty, all
+// of them are told and go on.
+func TestTopicsOnRedis(t *testing.T) {
+	p := service.Redis(t)
+	var nodes []*node
+	for _, name := range []string{"a", "b", "c"} {
+		nodes = append(nodes, onRedis(t, p, name))
+	}
+	until(t, "the nodes know each other", func() bool {
+		return !slices.ContainsFunc(nodes, func(n *node) bool { return len(n.Peers()) < 3 || !n.Stats().BusUp })
+	})
+	var all, several []*reader
+	for _, n := range nodes {
+		for range 3 {
+			all = append(all, n.subscribe(CursorFrom{Last: 1 << 20}, nil, "channel/x"))
+			several = append(several, n.subscribe(CursorFrom{Last: 1 << 20}, nil, "channel/x", "channel/quiet"))
+		}
+	}
+	var stop atomic.Bool
+	sent := make([]int, len(nodes))
+	var wg sync.WaitGroup
+	for at, n := range nodes {
+		wg.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				sent[at]++
+				m := message("channel/x", fmt.Sprint(n.ID(), i))
+				m.ID, m.Once = []byte(fmt.Sprint(n.ID(), "-", i)), time.Minute
+				for {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+					r := n.Publish(ctx, []Outgoing{m})
+					cancel()
+					if r[0].Err == nil {
+						break
+					}
+					if !errors.Is(r[0].Err, ErrFate) && !errors.Is(r[0].Err, ErrNotStored) {
+						t.Error(r[0].Err)
+						return
+					}
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	wg.Go(func() {
+		time.Sleep(200 * time.Millisecond)
+		p.Pause()
+		time.Sleep(1500 * time.Millisecond)
+		p.Resume()
+	})
+	var hopped []string
+	hop := nodes[0].subscribe(CursorFrom{Last: 1 << 20}, nil, "channel/x", "channel/quiet", "channel/more")
+	for i := range 12 {
+		time.Sleep(150 * time.Millisecond)
+		hop.leave()
+		hopped = append(hopped, hop.said()...)
+		id := hop.lastID()
+		from := CursorFrom{ID: id}
+		if id == nil && len(hopped) == 0 {
+			from = CursorFrom{Last: 1 << 20}
+		} else if id == nil {
+			t.Fatal("nothing arrived between two hops, so there is no id to come back with")
+		}
+		hop = nodes[i%3].subscribe(from, nil, "channel/x", "channel/quiet", "channel/more")
+		until(t, "something to arrive", func() bool { return len(hop.said()) > 0 })
+	}
+	stop.Store(true)
+	wg.Wait()
+	total := sent[0] + sent[1] + sent[2]
+	until(t, "everything to arrive", func() bool {
+		return !slices.ContainsFunc(slices.Concat(all, several), func(r *reader) bool { return len(r.said()) < total })
+	})
+	want := all[0].said()
+	for _, r := range slices.Concat(all, several) {
+		r.says(want...)
+	}
+	until(t, "the one that hops to have everything", func() bool { return len(hopped)+len(hop.said()) >= total })
+	if hopped = append(hopped, hop.said()...); !slices.Equal(hopped, want) {
+		t.Errorf("the one that hopped got %d", len(hopped))
+	}
+	for at, n := range nodes {
+		for i := range sent[at] {
+			if at := slices.Index(want, fmt.Sprint(n.ID(), i)); at < 0 {
+				t.Fatalf("%s%d is missing", n.ID(), i)
+			}
+		}
+	}
+
+	p.Kill()
+	p.Start()
+	until(t, "all to be told", func() bool {
+		return !slices.ContainsFunc(slices.Concat(all, several), func(r *reader) bool { return len(r.gaps()) < len(r.s.Topics()) })
+	})
+	until(t, "publishing to go on", func() bool {
+		return nodes[1].Publish(t.Context(), []Outgoing{message("channel/x", "the end")})[0].Err == nil
+	})
+	until(t, "the end to arrive", func() bool {
+		return !slices.ContainsFunc(slices.Concat(all, several), func(r *reader) bool {
+			said := r.said()
+			return !strings.HasPrefix(said[len(said)-1], "the end")
+		})
+	})
+	for _, r := range slices.Concat(all, several) {
+		if said := r.said(); len(said) != len(want)+1 || len(r.gaps()) != len(r.s.Topics()) {
+			t.Errorf("got %d, gaps %q", len(said)-len(want), r.gaps())
+		}
+	}
+}
