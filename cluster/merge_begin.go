@@ -101,34 +101,54 @@ func (m *merger) orders(ctx context.Context) bool {
 		p.order.from = From{Unknown: !ok}
 		if ok {
 			p.order.from = From{HasAfter: true, After: sse.Pos{Seq: seqs[i]}}
+			m.ts.passed(p.t.ID, p.order.from.After, p.t.limits.TTL)
 		}
 	}
 	return true
 }
 
-// places are those that a cursor stands for, with the help of its base. It
-// waits for the registry as long as that takes.
+// places are those that a cursor stands for. It waits for the registry as long
+// as that takes.
 func (m *merger) places(ctx context.Context, id []byte) (seqs []uint64, ok bool) {
-	c, err := reconnect.ParseCursor(id)
-	if err != nil {
-		return nil, false
-	}
-	var was []uint64
-	for c.Base != (reconnect.CursorSet{}) {
+	for {
 		nctx, cancel := context.WithTimeout(ctx, topicWait)
-		note, err := m.ts.n.cfg.Registry.GetNote(nctx, baseName(c.Base))
+		seqs, err := m.ts.n.places(nctx, m.set, len(m.parts), id)
 		cancel()
 		if err == nil {
-			was, _ = reconnect.ParseCursorBase(note, m.set, len(m.parts))
-			break
+			return seqs, true
 		}
-		if errors.Is(err, registry.ErrUnknown) || ctx.Err() != nil {
+		if errors.Is(err, ErrUnknown) || ctx.Err() != nil {
 			return nil, false
 		}
 		m.ts.n.count.registryErrors.Add(1)
 		sleep(ctx, 2*mergePause)
 	}
-	return c.Seqs(m.set, len(m.parts), was)
+}
+
+// places are those that a cursor stands for in the topics of a set, with the
+// help of its base. ErrUnknown when it stands for none; other errors are the
+// registry's.
+func (n *Node) places(ctx context.Context, set reconnect.CursorSet, topics int, id []byte) ([]uint64, error) {
+	c, err := reconnect.ParseCursor(id)
+	if err != nil {
+		return nil, ErrUnknown
+	}
+	var was []uint64
+	if c.Base != (reconnect.CursorSet{}) {
+		note, err := n.cfg.Registry.GetNote(ctx, baseName(c.Base))
+		switch {
+		case errors.Is(err, registry.ErrUnknown):
+			return nil, ErrUnknown
+		case err != nil:
+			return nil, err
+		}
+		was, _ = reconnect.ParseCursorBase(note, set, topics)
+	}
+	seqs, ok := c.Seqs(set, topics, was)
+	if !ok {
+		return nil, ErrUnknown
+	}
+	return seqs, nil
 }
 
 // baseName is where the registry keeps a base.

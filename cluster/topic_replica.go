@@ -35,6 +35,8 @@ type topic struct {
 	ring   int // frames
 	cutGap bool
 
+	ready chan struct{} // closed when open is set
+
 	refs int       // subscriptions; under topics.mu
 	idle time.Time // since when there are none; under topics.mu
 
@@ -71,7 +73,7 @@ type reconnectMinter struct {
 // newTopic is a topic whose place in the log is not known yet. Followers wait
 // in an empty ring.
 func (ts *topics) newTopic(id Topic, o *SubscribeOptions) *topic {
-	t := &topic{Topic: id, ts: ts, limits: o.Limits, ring: o.RingEvents, cutGap: o.CutGap}
+	t := &topic{Topic: id, ts: ts, limits: o.Limits, ring: o.RingEvents, cutGap: o.CutGap, ready: make(chan struct{})}
 	if t.ring <= 0 {
 		t.ring = 1024
 	}
@@ -110,6 +112,7 @@ func (t *topic) opened(at sse.Pos) {
 	case first:
 		t.open, t.began = true, at
 		t.skip(at)
+		close(t.ready)
 	case behind && t.tail.Epoch < at.Epoch:
 		// The log has forgotten, and numbers anew.
 		t.skip(at)

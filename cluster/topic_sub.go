@@ -83,6 +83,9 @@ func (n *Node) Subscribe(t Topic, from From, c hub.Conn, o SubscribeOptions) (*S
 	if err != nil {
 		return nil, err
 	}
+	if from.HasAfter {
+		n.topics.passed(t.ID, from.After, o.Limits.TTL)
+	}
 	s := n.subscription([]Topic{t}, &o)
 	tp.hub.Follow(c, s.options(&o, tp.start(s, from), s.filter.Want(tp.ring)))
 	return s, nil

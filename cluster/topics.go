@@ -37,6 +37,7 @@ const (
 type topics struct {
 	n      *Node
 	wire   wire
+	passes passes
 	awayAt atomic.Int64 // when the log was last found away, since the start; 0: never
 
 	mu       sync.Mutex
