@@ -12,7 +12,8 @@ import (
 )
 
 func (l *loader) checkUpstreams(cfg *Config) {
-	if len(cfg.Upstream) == 0 && !l.bad["upstream"] {
+	alone := cfg.Push.On && len(cfg.Route) == 0 // nothing but push
+	if len(cfg.Upstream) == 0 && !alone && !l.bad["upstream"] {
 		l.problem("upstream", "there is none, so there is nothing to stand in front of: write [[upstream]] with name and targets, or start with -upstream http://127.0.0.1:8000")
 	}
 	first := map[string]int{}

@@ -125,7 +125,7 @@ func New(cfg Config, opts Options) (g *Gate, err error) {
 		Log: g.log.Named("proxy"), Metrics: g.metrics, Node: g.id,
 		TrustedProxies: cfg.Listen.TrustedNets(),
 		MaxHeader:      int(cfg.Listen.MaxHeader), HeadTimeout: cfg.Listen.ReadHeaderTimeout, IdleTimeout: cfg.Listen.IdleTimeout,
-		Cluster: g.node, Hub: g.hub, Redirect: cfg.Cluster.Redirect, Auth: g.auth, Pass: g.pass,
+		Cluster: g.node, Hub: g.hub, Redirect: cfg.Cluster.Redirect, Auth: g.auth,
 	})
 	if err != nil {
 		return g, err

@@ -12,10 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"ssegate/auth"
-	"ssegate/cluster"
 	"ssegate/proxy"
 	"ssegate/push"
-	"ssegate/sse"
 )
 
 // openPush makes the push API, and puts push on the public listener. Without
@@ -127,11 +125,6 @@ func (g *Gate) pushAPI() http.Handler {
 		cancel()
 		limited.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identity{id, err})))
 	})
-}
-
-// pass notes that a client has everything of a topic up to a position.
-func (g *Gate) pass(ctx context.Context, t cluster.Topic, pos sse.Pos) error {
-	return g.drivers.journal.Pass(ctx, t.ID, pos, g.cfg.Load().Push.TTL)
 }
 
 // registerPush names what push and auth count, where there are any.

@@ -19,7 +19,6 @@ import (
 	"ssegate/auth"
 	"ssegate/cluster"
 	"ssegate/hub"
-	"ssegate/sse"
 )
 
 // Config is what a Proxy needs beside its routes. A zero value takes the
@@ -51,10 +50,6 @@ type Config struct {
 	// Auth tells who requests come from; nil: nobody is asked, and everybody
 	// may do what the configuration allows on this listener.
 	Auth *auth.Authenticator
-
-	// Pass notes that a client has everything of a topic up to a position.
-	// Needed where there is push.
-	Pass func(ctx context.Context, t cluster.Topic, pos sse.Pos) error
 
 	Redirect bool // new EventSource clients may be sent to a peer with fewer connections
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"ssegate/cluster"
 	"ssegate/push"
 	"ssegate/reconnect"
-	"ssegate/sse"
 )
 
 // callAPI serves the push API on the public listener.
@@ -50,13 +50,17 @@ const maxAck = 8 << 10
 
 // ack is the body of POST /sse/ack.
 type ack struct {
-	ID         string `json:"id"`         // of the last event that the client is done with
-	Connection string `json:"connection"` // the connection that it came by
-	Topic      string `json:"topic"`      // or its topic
+	ID         string   `json:"id"`         // of the last event that the client is done with
+	Connection string   `json:"connection"` // the connection that it came by
+	Topic      string   `json:"topic"`      // or its topic
+	Topics     []string `json:"topics"`     // or all that the connection follows
 }
 
 // acknowledge notes that a client has everything up to an event, and has done
-// with it what it had to.
+// with it what it had to. An id does not say how its topic is called, and who
+// acknowledges must be one who may follow it: hence the topic must be known by
+// the connection, if that is on this node, by the body, or because it is the
+// user's own.
 func (st *streams) acknowledge(x *exchange) {
 	p := st.p
 	if x.path != x.route.Path {
@@ -66,8 +70,8 @@ func (st *streams) acknowledge(x *exchange) {
 	if !p.takes(x, "POST, OPTIONS") {
 		return
 	}
-	id := p.identify(x)
-	if id == nil || p.limitedPrincipal(x) || p.forged(x) {
+	who := p.identify(x)
+	if who == nil || p.limitedPrincipal(x) || p.forged(x) {
 		return
 	}
 	if !x.readBody(maxAck) {
@@ -76,44 +80,48 @@ func (st *streams) acknowledge(x *exchange) {
 	}
 	var in ack
 	if err := json.Unmarshal(x.body, &in); err != nil {
-		p.fail(x, 400, "bad_body", "the body is no JSON object with the strings id, connection, topic")
+		p.fail(x, 400, "bad_body", "the body is no JSON object with the strings id, connection and topic, and the list topics")
 		return
 	}
-	at, err := reconnect.ParseEdgeID([]byte(in.ID))
-	if err != nil {
+	at, edgeErr := reconnect.ParseEdgeID([]byte(in.ID))
+	_, cursorErr := reconnect.ParseCursor([]byte(in.ID))
+	if edgeErr != nil && cursorErr != nil {
 		p.fail(x, 400, "bad_id", "id is not the id of an event from here")
 		return
 	}
-	topic, bad := st.acknowledged(id, in, at.Stream)
-	if bad != nil {
-		p.fail(x, bad.status, bad.reason, bad.detail)
-		return
+	names := in.Topics
+	if len(names) == 0 {
+		names = st.topicsOf(in.Connection)
+	}
+	if edgeErr == nil {
+		names = append(slices.Clone(names), in.Topic, string(push.User)+"/"+who.Subject)
+		names = slices.DeleteFunc(names, func(name string) bool { return cluster.TopicOf(name).ID != at.Stream })
+	}
+	topics := make([]cluster.Topic, len(names))
+	for i, name := range names {
+		topics[i] = cluster.TopicOf(name)
+		if !who.MayFollow(name) {
+			p.fail(x, 403, "forbidden", "whoever this is may not follow "+name)
+			return
+		}
+	}
+	if edgeErr == nil && len(topics) == 0 && who.MayFollow(string(auth.Everything)) {
+		topics = []cluster.Topic{{ID: at.Stream}}
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, 2*time.Second)
 	defer cancel()
-	if err := p.cfg.Pass(ctx, topic, at.Pos); err != nil {
+	err := cluster.ErrUnknown
+	if len(topics) > 0 {
+		err = st.node.Acknowledge(ctx, topics, []byte(in.ID), x.route.LogTTL)
+	}
+	switch {
+	case errors.Is(err, cluster.ErrUnknown):
+		p.fail(x, 400, "bad_topic", "topic is needed: that of id, or all topics of its connection; or the connection, while it is on this node")
+	case err != nil:
 		p.failWith(x, 503, "log_unavailable", "it cannot be noted now", field{"Retry-After", "1"})
-		return
+	default:
+		x.reply(204, x.ours, nil)
 	}
-	x.reply(204, x.ours, nil)
-}
-
-// acknowledged finds the topic that an id is of: an id does not say how its
-// topic is called, and who acknowledges must be one who may follow it.
-func (st *streams) acknowledged(id *auth.Identity, in ack, stream sse.StreamID) (cluster.Topic, *refusal) {
-	names := append(slices.Clone(st.topicsOf(in.Connection)), in.Topic, string(push.User)+"/"+id.Subject)
-	for _, name := range names {
-		if t := cluster.TopicOf(name); t.ID == stream {
-			if !id.MayFollow(name) {
-				return t, &refusal{403, "forbidden", "whoever this is may not follow " + name}
-			}
-			return t, nil
-		}
-	}
-	if id.MayFollow(string(auth.Everything)) {
-		return cluster.Topic{ID: stream}, nil
-	}
-	return cluster.Topic{}, badField("topic", "is needed, and must be the one of id; or the connection, if it is on this node")
 }
 
 // topicsOf are the topics that a connection follows, if it is here.

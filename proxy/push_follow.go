@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/hex"
 	"net"
 	"time"
@@ -17,6 +18,10 @@ const ConnectionHeader = "Ssegate-Connection"
 
 // maxTopics is how many topics a connection may follow where nothing is said.
 const maxTopics = 32
+
+// awaitTopics bounds how long the head of a new connection waits for the log to
+// tell where its topics are.
+const awaitTopics = 250 * time.Millisecond
 
 // servePush answers a request to one of the paths of push. Nothing below them
 // is anybody else's.
@@ -131,6 +136,12 @@ func (st *streams) subscribed(x *exchange, a asks, names []string, w wants) {
 	}
 	if o.Until, c.ending = until(x, true); !o.Until.IsZero() {
 		o.Expired = func(s *cluster.Subscription) { st.expired(s) }
+	}
+	if len(a.lastID) == 0 && w.last == 0 && w.since.IsZero() {
+		// Who has seen the head may rely on getting what is published next.
+		ctx, cancel := context.WithTimeout(st.ctx, awaitTopics)
+		st.node.Await(ctx, topics, o)
+		cancel()
 	}
 	st.count(c, 1)
 	st.node.Connected(registry.Connection{ID: c.id, Topics: names, User: x.user(), Remote: c.ip, Since: time.Now()})

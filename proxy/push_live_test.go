@@ -280,7 +280,7 @@ func TestTopicLimits(t *testing.T) {
 
 func TestAcknowledge(t *testing.T) {
 	w := newPushWorld(t, nil, withAuth(t))
-	alice := bearerOf("alice", "channel/news")
+	alice := bearerOf("alice", "channel/news", "channel/room.*")
 	topic := cluster.TopicOf("channel/news")
 	f := w.follow("/sse/stream/news", "Authorization", alice)
 	w.publish("channel/news", "1")
@@ -332,6 +332,31 @@ func TestAcknowledge(t *testing.T) {
 	w.publish("user/alice", "x")
 	g.expect("message: x")
 	post(204, "", `{"id":"`+g.lastID+`"}`, "Authorization", alice)
+	// An id of several topics acknowledges all of them.
+	w.publish("channel/news", "3")
+	m := w.follow("/sse/stream/news,room.1?last=1", "Authorization", alice)
+	m.expect("message: 3")
+	post(400, "bad_topic", `{"id":"`+m.lastID+`","topics":["channel/news"]}`, "Authorization", alice)
+	post(403, "forbidden", `{"id":"`+m.lastID+`","topics":["channel/news","channel/room.1"]}`, "Authorization", bearerOf("bob", "channel/news"))
+	before := passed()
+	post(204, "", `{"id":"`+m.lastID+`","connection":"`+m.resp.Header.Get(ConnectionHeader)+`"}`, "Authorization", alice)
+	if pos := passed(); pos.Seq != before.Seq+1 {
+		t.Errorf("passed %v after %v", pos, before)
+	}
+}
+
+// Who comes back with an id has what is before it.
+func TestComingBackAcknowledges(t *testing.T) {
+	w := newPushWorld(t, nil)
+	f := w.follow("/sse/user/u1")
+	w.publish("user/u1", "1")
+	f.expect("message: 1")
+	at, _ := reconnect.ParseEdgeID([]byte(f.lastID))
+	w.follow("/sse/user/u1", "Last-Event-ID", f.lastID)
+	eventually(t, "it is noted", func() bool {
+		pos, err := w.log.Passed(t.Context(), at.Stream)
+		return err == nil && pos == at.Pos
+	})
 }
 
 // A page may follow, and read which connection it is, where it has leave.

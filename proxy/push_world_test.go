@@ -18,7 +18,6 @@ import (
 	"ssegate/cluster"
 	"ssegate/reconnect"
 	"ssegate/registry"
-	"ssegate/sse"
 )
 
 // pushWorld is a gate with event streams and push, on a cluster of one node
@@ -51,9 +50,6 @@ func newPushWorld(t *testing.T, backends []string, options ...func(*Config, *Pus
 	w.cfg = &PushConfig{Route: Route{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: patience, LogLength: 1000, LogTTL: time.Minute}}
 	w.world = newWorld(t, backends, func(c *Config, r *Route) {
 		c.Cluster, c.Hub, c.Watch = w.node, h, nil
-		c.Pass = func(ctx context.Context, t cluster.Topic, pos sse.Pos) error {
-			return w.log.Pass(ctx, t.ID, pos, time.Minute)
-		}
 		for _, o := range options {
 			o(c, w.cfg, r)
 		}
