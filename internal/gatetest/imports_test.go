@@ -50,6 +50,7 @@ var rooms = map[string][]string{
 	"cluster":            {"bus", "hub", "reconnect", "registry", "sse"},
 	"auth":               {"registry", josePath},
 	"push":               {"auth", "cluster", "reconnect", "registry", "sse"},
+	"push/client":        nil,
 	"proxy":              {"auth", "cluster", "discover", "hub", "intake", "push", "reconnect", "registry", "sse", fasthttpPath, zapPath, metricsPath, sysPath, brotliPath, compressPath},
 	"gate": {
 		"auth", "bus", "bus/rabbit", "bus/redisbus", "cluster", "discover", "discover/consul", "hub", "proxy",
