@@ -29,8 +29,9 @@ the figures.
 - **Lost or doubled** events are found by number. One that is, an answer that is refused, or a connection that is cut
   makes a measurement not count, and the whole run fail.
 
-An event of 64 B has 64 bytes of data. The service writes each as a chunk of its own, streams taking turns evenly, in steps
-of a quarter of a millisecond. ssegate runs with its default configuration, but for ` + "`[push]`, `attach`" + ` or the cluster
+An event of 64 B has 64 bytes of data. The service writes each as a chunk of its own. What is paced is spread evenly
+over the streams, in steps of a quarter of a millisecond; as fast as it goes means 64 writes to one stream before the next
+gets its turn, or until the stream takes no more, which one thread of the load does: some programs wait for it. ssegate runs with its default configuration, but for ` + "`[push]`, `attach`" + ` or the cluster
 where the work is about them; it adds an id to every event, which makes a short one about twice as long on the wire.
 
 Versions:

@@ -45,8 +45,9 @@ const (
 	// together.
 	tick = 250 * time.Microsecond
 
-	// turn is how many writes one stream gets at full speed before the next.
-	turn = 8
+	// turn is how many writes one stream gets at full speed before the next:
+	// about the time slice of a service with a thread a stream.
+	turn = 64
 
 	// mostUnsent is how much is kept for a stream that is not read.
 	mostUnsent = 64 << 20
