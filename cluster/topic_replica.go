@@ -53,8 +53,7 @@ type topic struct {
 	lastOrd  uint64
 
 	minter  atomic.Pointer[reconnectMinter]
-	out     []sse.Frame // to be appended; under feed
-	buf     []byte      // their blocks
+	page    *topicPage  // what is being appended; under feed
 	reading atomic.Bool // somebody reads the log for it
 
 	// The opener's and the checker's, under topics.mu.
@@ -93,9 +92,7 @@ func joined(f *hub.Follower, _ hub.Reason) { f.Tag().(*Subscription).join(f) }
 func (t *topic) left(f *hub.Follower, why hub.Reason) {
 	s := f.Tag().(*Subscription)
 	if seq := f.Pos().Seq; seq < firstSeq {
-		t.feed.Lock()
-		delete(t.orders, seq)
-		t.feed.Unlock()
+		t.drop(seq)
 	}
 	t.ts.gone(s)
 	t.ts.release(t)
@@ -147,7 +144,12 @@ func (t *topic) receive(frames []sse.Frame) {
 // take appends what comes next and holds the rest. It reports whether anything
 // was appended. The caller holds feed.
 func (t *topic) take(frames []sse.Frame) (news bool) {
-	t.out, t.buf = t.out[:0], t.buf[:0]
+	p, _ := t.ts.pages.Get().(*topicPage)
+	if p == nil {
+		p = new(topicPage)
+	}
+	defer t.ts.pages.Put(p)
+	t.page = p
 	if t.open {
 		for len(frames) > 0 && frames[0].Pos.Seq <= t.tail.Seq+1 {
 			if frames[0].Pos.Seq == t.tail.Seq+1 {
@@ -177,31 +179,41 @@ func (t *topic) take(frames []sse.Frame) (news bool) {
 			t.await()
 		}
 	}
-	if len(t.out) == 0 {
+	t.page = nil
+	if len(p.frames) == 0 {
 		return false
 	}
 	// Blocks were appended to one buffer, which has moved meanwhile.
 	at := 0
-	for i := range t.out {
-		end := at + len(t.out[i].Block)
-		t.out[i].Block = t.buf[at:end:end]
+	for i := range p.frames {
+		end := at + len(p.frames[i].Block)
+		p.frames[i].Block = p.blocks[at:end:end]
 		at = end
 	}
-	t.hub.Append(t.out)
-	clear(t.out)
-	if cap(t.buf) > 64<<10 {
-		t.buf = nil
+	t.hub.Append(p.frames)
+	clear(p.frames)
+	p.frames, p.blocks = p.frames[:0], p.blocks[:0]
+	if cap(p.blocks) > wireBody {
+		p.blocks = nil
 	}
 	return true
 }
 
+// topicPage is what a topic is about to append: frames, and their blocks one
+// behind the other. All topics use the same few.
+type topicPage struct {
+	frames []sse.Frame
+	blocks []byte
+}
+
 // next puts a frame, with its id, behind the tail.
 func (t *topic) next(f *sse.Frame) {
-	at := len(t.buf)
-	t.buf = t.withID(t.buf, f)
+	p := t.page
+	at := len(p.blocks)
+	p.blocks = t.withID(p.blocks, f)
 	g := *f
-	g.Block = t.buf[at:]
-	t.out = append(t.out, g)
+	g.Block = p.blocks[at:]
+	p.frames = append(p.frames, g)
 	t.forked = t.forked && f.Pos.Epoch == t.tail.Epoch
 	t.tail = f.Pos
 }

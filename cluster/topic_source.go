@@ -185,13 +185,20 @@ func (t *topic) begun(ctx context.Context, number uint64) ([]sse.Frame, error) {
 	if o.s != nil {
 		o.s.since.Store(at.Seq)
 	}
-	t.feed.Lock()
-	delete(t.orders, number)
-	t.feed.Unlock()
+	t.drop(number)
 	if gap > 0 {
 		return []sse.Frame{t.note(at, gap, 0, reconnect.GapUnknown)}, nil
 	}
 	return []sse.Frame{{Kind: sse.KindNote, Pos: at}}, nil
+}
+
+// drop forgets an order.
+func (t *topic) drop(number uint64) {
+	t.feed.Lock()
+	defer t.feed.Unlock()
+	if delete(t.orders, number); len(t.orders) == 0 {
+		t.orders = nil
+	}
 }
 
 // note tells of a gap that ends at a position, or cuts who is not to be told.

@@ -52,6 +52,7 @@ type topics struct {
 	closed   bool
 	wg       sync.WaitGroup
 
+	pages               sync.Pool // of *topicPage
 	openWake, checkWake chan struct{}
 	reads               chan struct{} // one for each log that is read on
 }

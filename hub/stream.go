@@ -248,7 +248,11 @@ func (s *Stream) grow(need, rest int, epoch uint64) *segment {
 	frames := max(s.o.RingEvents/4, 1)
 	enough := frames * average
 	size = max(min(size, enough+enough/8), need)
-	seg := newSegment(size, min(size/average+size/average/8+4, frames), s.appended.Load(), s.total, epoch)
+	count := min(size/average+size/average/8+4, frames)
+	if rest == 0 {
+		size, count = 0, 1 // a fence, say, behind which nothing may come for long
+	}
+	seg := newSegment(size, count, s.appended.Load(), s.total, epoch)
 	s.bytes += seg.cost()
 	s.h.budget.used.Add(seg.cost())
 	s.loose.Store(true)
