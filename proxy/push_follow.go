@@ -145,7 +145,7 @@ func (st *streams) subscribed(x *exchange, a asks, names []string, w wants) {
 	}
 	st.count(c, 1)
 	st.node.Connected(registry.Connection{ID: c.id, Topics: names, User: x.user(), Remote: c.ip, Since: time.Now()})
-	st.hijack(x, c, func(conn net.Conn) held { return st.attach(c, st.hub.Hold(conn), topics, a.lastID, w, o) })
+	st.hijack(x, c, func(conn net.Conn) held { return st.attach(c, st.hub.Hold(conn), topics, a.lastID, w, o) }, nil)
 }
 
 // attach begins the subscription: behind the client's last id where it has

@@ -52,7 +52,7 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 			after.Seq = rec.Tail.Seq - 1 // it had more than the log ever got, but not how it ended
 		}
 	}
-	st.follow(x, s, decodeHead(rec.Head), a, after, true)
+	st.follow(x, s, decodeHead(rec.Head), a, after, true, nil)
 	return true
 }
 

@@ -34,8 +34,9 @@ func (st *streams) streaming(x *exchange, up *answer) {
 	}
 	run := st.start(x.route, a, false)
 	st.open(x, a, run, up)
-	st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false)
-	st.pump(run, x.route, st.printOf(x, a), up, body)
+	route, print := x.route, st.printOf(x, a)
+	st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false,
+		func() { st.pump(run, route, print, up, body) })
 }
 
 // open tells a stream what its upstream has answered.
@@ -72,12 +73,14 @@ func (st *streams) run(x *exchange, a asks, run *started) {
 		return
 	}
 	st.open(x, a, run, up)
+	route, print := x.route, st.printOf(x, a)
+	pump := func() { st.pump(run, route, print, up, body) }
 	if here {
-		st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false)
+		st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false, pump)
 	} else {
 		x.broken = true
+		pump()
 	}
-	st.pump(run, x.route, st.printOf(x, a), up, body)
 }
 
 // clientFate decides once whether a client left while its upstream was asked,
@@ -134,8 +137,9 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 		}
 		run.s.Announce()
 		st.open(x, a, run, r.up)
-		st.follow(x, run.s, keepHead(r.up.resp, x.header("Origin")), a, sse.Pos{}, false)
-		st.pump(run, x.route, st.printOf(x, a), r.up, body)
+		route, print := x.route, st.printOf(x, a)
+		st.follow(x, run.s, keepHead(r.up.resp, x.header("Origin")), a, sse.Pos{}, false,
+			func() { st.pump(run, route, print, r.up, body) })
 	case <-timer.C:
 		stop()
 		h := plainHead(x.header("Origin"))
@@ -147,7 +151,7 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 		x.first = append(heartbeat(x.route), x.first...) // the byte that the route asks for
 		print := st.printOf(x, a)
 		route := x.route
-		st.follow(x, run.s, h, a, sse.Pos{}, false)
+		st.follow(x, run.s, h, a, sse.Pos{}, false, nil)
 		st.pumps.Go(func() {
 			r := <-results
 			st.late(run, route, print, r.up, r.err)

@@ -228,8 +228,9 @@ func (st *streams) start(route *Route, a asks, quiet bool) *started {
 }
 
 // follow hands the client's connection over to the hub as a follower of s.
-// The caller's reference to s goes with it.
-func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after sse.Pos, resumed bool) {
+// The caller's reference to s goes with it. then, unless it is nil, is called
+// once the client follows: nothing that comes from there on passes it by.
+func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after sse.Pos, resumed bool, then func()) {
 	rec := s.Record()
 	who := asked{
 		origin:  x.header("Origin"),
@@ -275,11 +276,12 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 	}
 	since := time.Now()
 	st.node.Connected(registry.Connection{ID: c.id, Stream: s.ID, User: x.user(), Remote: c.ip, Since: since})
-	st.hijack(x, c, func(conn net.Conn) held { return s.Follow(st.hub.Hold(conn), o) })
+	st.hijack(x, c, func(conn net.Conn) held { return s.Follow(st.hub.Hold(conn), o) }, then)
 }
 
-// hijack hands the client's connection to hold, and books it.
-func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held) {
+// hijack hands the client's connection to hold, and books it; then, unless it
+// is nil, is called behind that.
+func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held, then func()) {
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(conn net.Conn) {
 		f := hold(conn)
@@ -288,6 +290,9 @@ func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held) {
 			st.held[c.id] = f // unless it has left already
 		}
 		st.mu.Unlock()
+		if then != nil {
+			then()
+		}
 	})
 	st.mu.Lock()
 	st.held[c.id] = nil
