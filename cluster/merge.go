@@ -93,6 +93,9 @@ func (n *Node) merge(s *Subscription, from CursorFrom, o *SubscribeOptions) erro
 		at, _ := slices.BinarySearchFunc(ids, t.ID, func(a, b sse.StreamID) int { return bytes.Compare(a[:], b[:]) })
 		m.parts[at] = p
 		tp.watch(p)
+		// What is published from now on is theirs: before the client can see
+		// that it follows, however long the rest takes.
+		p.begin(From{Last: from.Last, Since: from.Since})
 	}
 	m.ids.init(m)
 	m.out = n.cfg.Hub.Open(hub.StreamOptions{

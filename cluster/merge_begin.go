@@ -65,21 +65,19 @@ func (m *merger) place(ctx context.Context, p *part) (at, gap uint64, err error)
 	return pos.Seq, gap, err
 }
 
+// begin says where a part begins, as far as is known.
+func (p *part) begin(from From) {
+	p.order = &order{from: from}
+	p.t.feed.Lock()
+	if p.t.open {
+		p.order.now = p.t.tail.Seq
+	}
+	p.t.feed.Unlock()
+}
+
 // orders says of each part where it is to begin; false when the client has
 // left before that is known.
 func (m *merger) orders(ctx context.Context) bool {
-	order := func(p *part, from From) {
-		p.order = &order{from: from}
-		p.t.feed.Lock()
-		if p.t.open {
-			p.order.now = p.t.tail.Seq
-		}
-		p.t.feed.Unlock()
-	}
-	// What is published from now on is theirs, however long the rest takes.
-	for _, p := range m.parts {
-		order(p, From{Last: m.from.Last, Since: m.from.Since})
-	}
 	id := m.from.ID
 	if len(id) == 0 {
 		return true
@@ -89,6 +87,8 @@ func (m *merger) orders(ctx context.Context) bool {
 			p.order.from = From{Unknown: p.t.ID != edge.Stream, HasAfter: p.t.ID == edge.Stream, After: edge.Pos}
 			if p.order.from.Unknown {
 				p.order.from.After = sse.Pos{}
+			} else {
+				m.ts.passed(p.t.ID, edge.Pos, p.t.limits.TTL)
 			}
 		}
 		return true
