@@ -123,3 +123,36 @@ func TestClientLeaves(t *testing.T) {
 		t.Fatal("still counted")
 	}
 }
+
+// The client that started a stream may join when its upstream has said
+// something already: it misses no comment from before the first event. Who
+// comes to a later place gets only what follows it.
+func TestNotesFromTheBeginning(t *testing.T) {
+	for name, later := range map[string][]sse.Frame{
+		"nothing yet": nil,
+		"an event":    events(1, 1, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := running(t, Config{})
+			s := h.Open(StreamOptions{})
+			s.Append([]sse.Frame{note(": one\n")})
+			s.Append([]sse.Frame{note(": two\n")})
+			s.Append(later)
+			c, b := newFake(1<<20), newFake(1<<20)
+			s.Follow(c, FollowOptions{})
+			s.Append(append([]sse.Frame{}, events(uint64(len(later)+1), 3, 0)...))
+			s.Follow(b, FollowOptions{After: sse.Pos{Epoch: 1, Seq: 2}})
+			s.Flush()
+			want := ": one\n: two\n"
+			for _, f := range events(1, 3, 0) {
+				want += string(f.Block)
+			}
+			if got := string(c.bytes()); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if got, want := string(b.bytes()), string(events(3, 3, 0)[0].Block); got != want {
+				t.Errorf("later: got %q, want %q", got, want)
+			}
+		})
+	}
+}

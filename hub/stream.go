@@ -359,9 +359,15 @@ func (s *Stream) relieve(b *budget) {
 // locate returns the place in the ring of a follower that is at p; false when
 // the frame it needs next is not there, or it is not sure that p is a place in
 // this stream. One of whom the Source knows nothing (asked) may wait while the
-// present epoch has no frame that could show it. The caller holds the lock.
+// present epoch has no frame that could show it. Who is at the very beginning
+// gets the notes before the first frame as well: the client that started a
+// stream may join when its upstream has said something already. The caller
+// holds the lock.
 func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool) {
 	if p.Seq >= s.tail.Seq && (s.last.vouches(p) || asked && !s.begun) {
+		if s.tail.Seq == 0 {
+			return s.head, 0, true
+		}
 		return s.last, s.last.n.Load(), true
 	}
 	for seg = s.head; seg != nil; seg = seg.next.Load() {
@@ -371,7 +377,10 @@ func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool)
 		}
 		at = seg.after(p.Seq, n)
 		e := &seg.index[at]
-		return seg, at, e.numbered() && e.seq == p.Seq+1 && seg.vouches(p)
+		if ok = e.numbered() && e.seq == p.Seq+1 && seg.vouches(p); ok && p.Seq == 0 {
+			return s.head, 0, true
+		}
+		return seg, at, ok
 	}
 	return nil, 0, false
 }
