@@ -88,7 +88,7 @@ func TestTopicsOnRedis(t *testing.T) {
 			for i := 0; !stop.Load(); i++ {
 				sent[at]++
 				m := message("channel/x", fmt.Sprint(n.ID(), i))
-				m.ID, m.Once = []byte(fmt.Sprint(n.ID(), "-", i)), time.Minute
+				m.ID, m.Once = fmt.Append(nil, n.ID(), "-", i), time.Minute
 				for {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 					r := n.Publish(ctx, []Outgoing{m})
