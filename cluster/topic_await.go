@@ -13,8 +13,8 @@ import (
 // Await waits until it is known where these topics are, as long as ctx allows:
 // a subscription that begins with what is published from now on then misses
 // nothing that is published after Await has returned. o says how the topics are
-// served, should nobody follow them here yet. While the log is away it does not
-// wait: who is waited for would come no sooner.
+// served, should nobody follow them here yet. While log or registry are away it
+// does not wait: they would come no sooner.
 func (n *Node) Await(ctx context.Context, ts []Topic, o SubscribeOptions) {
 	for _, id := range ts {
 		t, err := n.topics.enter(id, &o)
@@ -22,7 +22,7 @@ func (n *Node) Await(ctx context.Context, ts []Topic, o SubscribeOptions) {
 			return
 		}
 		defer n.topics.release(t)
-		if n.topics.isAway() {
+		if n.topics.failing.Load() {
 			return
 		}
 		select {

@@ -40,6 +40,8 @@ type topics struct {
 	passes passes
 	awayAt atomic.Int64 // when the log was last found away, since the start; 0: never
 
+	failing atomic.Bool // topics could not be opened when it was last tried
+
 	mu       sync.Mutex
 	all      map[sse.StreamID]*topic
 	turn     []*topic // those that have not had their turn yet
@@ -168,10 +170,12 @@ func (ts *topics) run(ctx context.Context) {
 		case <-ts.openWake:
 		}
 		if err := ts.round(ctx); err != nil {
+			ts.failing.Store(true)
 			ts.n.cfg.Report(Report{What: "topics not opened; clients wait", Err: err})
 			sleep(ctx, wait.Next(time.Now()))
 			nudge(ts.openWake)
 		} else {
+			ts.failing.Store(false)
 			wait.Good(time.Now())
 		}
 	}
