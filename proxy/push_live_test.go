@@ -400,3 +400,39 @@ func TestPushOff(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
+
+// The streams' own paths may be used by the pages that [cors] names, where the
+// backend says nothing of other origins.
+func TestControlCORS(t *testing.T) {
+	backend := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: 1\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	w := newPushWorld(t, []string{backend}, func(_ *Config, _ *PushConfig, r *Route) {
+		r.LogLength, r.LogTTL, r.DetachFor, r.WriteTimeout, r.EventSize = 100, time.Minute, patience, patience, 1<<20
+	})
+	w.p.SetCORS(CORS{Origins: []string{"https://app.example"}})
+	f := w.follow("/s", "Origin", "https://app.example")
+	f.expect("message: 1")
+	if got := f.resp.Header.Get("Access-Control-Allow-Origin"); got != "" {
+		t.Errorf("the backend's own answer says %q", got)
+	}
+	path := controlPrefix + f.resp.Header.Get(StreamHeader)
+	for method, suffix := range map[string]string{"GET": "/status", "OPTIONS": ""} {
+		resp, body := w.ask(method, path+suffix, "Origin", "https://app.example", "Access-Control-Request-Method", "DELETE")
+		if got := resp.Header["Access-Control-Allow-Origin"]; len(got) != 1 || got[0] != "https://app.example" || resp.StatusCode > 204 {
+			t.Errorf("%s: %d %s %v", method, resp.StatusCode, body, resp.Header)
+		}
+	}
+	again := w.follow(path, "Origin", "https://app.example")
+	again.expect("message: 1")
+	if got := again.resp.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example" {
+		t.Errorf("following by name says %q", got)
+	}
+	resp, _ := w.ask("DELETE", controlPrefix+"AAAAAAAAAAAAAAAAAAAAAA", "Origin", "https://app.example")
+	if resp.StatusCode != 404 || resp.Header.Get("Access-Control-Allow-Origin") != "https://app.example" {
+		t.Errorf("unknown: %d %v", resp.StatusCode, resp.Header)
+	}
+}
