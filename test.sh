@@ -98,10 +98,10 @@ build_consul() {
 	CGO_ENABLED=0 go -C internal/gatetest/consul build -trimpath -ldflags="-s -w" -o "$1" github.com/hashicorp/consul
 }
 
-requirements=(examples/fastapi-deepsearch/requirements.txt internal/gatetest/clients/requirements.txt)
+requirements=(examples/fastapi-deepsearch/requirements.txt examples/push-python/requirements.txt internal/gatetest/clients/requirements.txt)
 build_venv() {
 	"$(find_python)" -m venv "$1" &&
-		"$1/bin/python" -m pip install -q --disable-pip-version-check -r "${requirements[0]}" -r "${requirements[1]}"
+		"$1/bin/python" -m pip install -q --disable-pip-version-check "${requirements[@]/#/-r}"
 }
 
 build_clients() {

@@ -49,7 +49,7 @@ type Report struct {
 // Venv is the folder of the Python environment that ./test.sh makes for the tests.
 func Venv() (string, error) {
 	return built.Path("venv", "",
-		"examples/fastapi-deepsearch/requirements.txt", "internal/gatetest/clients/requirements.txt")
+		"examples/fastapi-deepsearch/requirements.txt", "examples/push-python/requirements.txt", "internal/gatetest/clients/requirements.txt")
 }
 
 func fastAPI(env []string) service {
