@@ -256,7 +256,7 @@ func (r *rider) exactly(should []string) {
 // exactlyBut is exactly for who may be told of gaps.
 func (r *rider) exactlyBut(should []string) {
 	r.t.Helper()
-	same(r.t, fmt.Sprintf("%s after %d connections", r.path, r.count()), Data(r.await(len(should))), should)
+	sameData(r.t, fmt.Sprintf("%s after %d connections", r.path, r.count()), Data(r.await(len(should))), should)
 }
 
 // count is how often the client has connected.
@@ -266,8 +266,8 @@ func (r *rider) count() int {
 	return r.hops
 }
 
-// same compares long lists and tells where they part.
-func same(t *testing.T, what string, got, want []string) {
+// sameData compares long lists and tells where they part.
+func sameData(t *testing.T, what string, got, want []string) {
 	t.Helper()
 	if slices.Equal(got, want) {
 		return
