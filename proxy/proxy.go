@@ -183,7 +183,7 @@ func (p *Proxy) Handler(ctx *fasthttp.RequestCtx) {
 		}
 		return
 	}
-	if p.limited(x, &p.perIP, x.remote.String(), "requests_per_ip") {
+	if p.limited(x, &p.perIP, x.remote.String(), tooManyOfIP) {
 		return
 	}
 	if p.streams != nil && p.streams.control(x) {

@@ -72,19 +72,24 @@ func (p *Proxy) SetRates(perIP, perPrincipal int) {
 	p.perWho.Set(perPrincipal)
 }
 
+// What is told to who sends more than it may.
+var (
+	tooManyOfIP        = refusal{http.StatusTooManyRequests, "requests_per_ip", "too many requests a second from this address"}
+	tooManyOfPrincipal = refusal{http.StatusTooManyRequests, "requests_per_principal", "too many requests a second from whoever this is"}
+)
+
 // limited is true for a request that came too soon after others of key; it has
 // been answered then.
-func (p *Proxy) limited(x *exchange, rate *Rate, key, reason string) bool {
+func (p *Proxy) limited(x *exchange, rate *Rate, key string, why refusal) bool {
 	wait, ok := rate.Take(key, time.Now())
 	if ok {
 		return false
 	}
 	if x.eventSource() {
-		p.refuse(x, reason, max(wait, 2*time.Second)) // a 429 would stop it for ever
+		p.refuse(x, why.reason, max(wait, 2*time.Second)) // a 429 would stop it for ever
 		return true
 	}
-	p.failWith(x, http.StatusTooManyRequests, reason, "too many requests a second",
-		field{"Retry-After", retryAfter(wait)})
+	p.failWith(x, why.status, why.reason, why.detail, field{"Retry-After", retryAfter(wait)})
 	return true
 }
 
@@ -94,7 +99,7 @@ func (p *Proxy) limitedPrincipal(x *exchange) bool {
 		return false
 	}
 	who := principal(x)
-	return len(who) > 0 && p.limited(x, &p.perWho, string(who), "requests_per_principal")
+	return len(who) > 0 && p.limited(x, &p.perWho, string(who), tooManyOfPrincipal)
 }
 
 // retryAfter is a wait in whole seconds, at least one.
@@ -110,11 +115,12 @@ func (p *Proxy) LimitPrincipals(h http.Handler, who func(*http.Request) string) 
 		if p.perWho.on.Load() {
 			if name := who(r); name != "" {
 				if wait, ok := p.perWho.Take(string(subject(name)), time.Now()); !ok {
-					p.counters.refused("requests_per_principal")
+					why := tooManyOfPrincipal
+					p.counters.refused(why.reason)
 					w.Header().Set("Retry-After", retryAfter(wait))
 					w.Header().Set("Content-Type", "application/json")
-					w.WriteHeader(http.StatusTooManyRequests)
-					w.Write(errorBody("requests_per_principal", "too many requests a second", r.Header.Get("X-Request-Id")))
+					w.WriteHeader(why.status)
+					w.Write(errorBody(why.reason, why.detail, r.Header.Get("X-Request-Id")))
 					return
 				}
 			}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ssegate/reconnect"
 )
 
 // said is a refusal as source or docs tell it: its word and its status, 0
@@ -176,6 +178,9 @@ func TestEveryRefusalIsInTheDocs(t *testing.T) {
 	_, fromProxy := reasonsIn(t, "proxy")
 	_, fromCluster := reasonsIn(t, "cluster")
 	maps.Copy(fromProxy, fromCluster)
+	for _, gap := range []string{reconnect.GapTrimmed, reconnect.GapReplaced, reconnect.GapUnknown} {
+		fromProxy[gap] = true
+	}
 	both(t, "docs/api.md, events", events, fromProxy)
 }
 
