@@ -343,6 +343,7 @@ func (s *Stream) follow(node string, news following) {
 		}
 		in = &interest{sent: news.have}
 		s.nodes[node] = in
+		s.wanted.Store(true)
 		s.node.count.landed.Add(1)
 	}
 	in.seen, in.fastest, in.clients = time.Now(), news.fastest, int(min(news.clients, 1<<20))
@@ -355,6 +356,7 @@ func (s *Stream) follow(node string, news following) {
 func (s *Stream) unfollow(node string) {
 	s.mu.Lock()
 	delete(s.nodes, node)
+	s.wanted.Store(len(s.nodes) > 0)
 	s.pace()
 	s.settle()
 	s.mu.Unlock()

@@ -398,6 +398,7 @@ func (n *Node) expire(now time.Time) {
 		for id, in := range s.nodes {
 			if now.Sub(in.seen) > 4*n.cfg.TailCheck {
 				delete(s.nodes, id)
+				s.wanted.Store(len(s.nodes) > 0)
 			}
 		}
 		s.settle()

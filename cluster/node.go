@@ -58,6 +58,9 @@ type Config struct {
 	Elect      time.Duration // default 300ms: bound of an election by key
 	Keep       time.Duration // default 10m: how long records and interest live without news
 	Grace      time.Duration // default 30s: how long an ended stream stays in memory
+	// Linger is how long frames may wait for others on their way to the log,
+	// where no other node follows their stream. Default 0.
+	Linger time.Duration
 
 	// Resume starts the pump of a stream that this node has taken over. It
 	// is called once the log is fenced; from is the last frame before the

@@ -13,6 +13,7 @@ import (
 
 const (
 	outboxFrames = 1024      // of one stream in one batch
+	outboxHurry  = 256       // frames that do not wait for others, see Config.Linger
 	outboxBytes  = 256 << 10 // of one stream in one batch
 	outboxPart   = 4 << 20   // of all batches that are written at once, and one more
 	outboxWait   = 2 * time.Second
@@ -24,28 +25,46 @@ const (
 // list once, and the news are read from the stream's ring when their turn
 // comes. So a slow Redis makes batches larger, not the pump slower.
 type outbox struct {
-	n    *Node
-	mu   sync.Mutex
-	list []*Stream
-	wake chan struct{}
-	busy sync.Mutex // held while a round is under way
+	n     *Node
+	mu    sync.Mutex
+	list  []*Stream
+	wake  chan struct{}
+	hurry chan struct{} // ends the wait for others
+	busy  sync.Mutex    // held while a round is under way; over what follows
+
+	frames  []sse.Frame
+	batches []reconnect.Batch
+	from    []*Stream
 }
 
 func (o *outbox) init(n *Node) {
 	o.n = n
 	o.wake = make(chan struct{}, 1)
+	o.hurry = make(chan struct{}, 1)
 }
 
 // add puts a stream on the list, without waiting.
 func (o *outbox) add(s *Stream) {
-	if s.queued.Swap(true) {
-		return
+	if !s.queued.Swap(true) {
+		o.mu.Lock()
+		o.list = append(o.list, s)
+		o.mu.Unlock()
+		poke(o.wake)
 	}
-	o.mu.Lock()
-	o.list = append(o.list, s)
-	o.mu.Unlock()
+	if o.n.cfg.Linger > 0 && s.pressing() {
+		poke(o.hurry)
+	}
+}
+
+// pressing reports whether what s has to tell should not wait for others: a
+// node listens, it has ended, or it is much.
+func (s *Stream) pressing() bool {
+	return s.wanted.Load() || s.over.Load() || s.hub.Tail().Seq-s.logged.Load() >= outboxHurry
+}
+
+func poke(c chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -65,11 +84,25 @@ func (o *outbox) take(into []*Stream) []*Stream {
 func (o *outbox) run(ctx context.Context) {
 	var list []*Stream
 	wait := reconnect.Backoff{Max: outboxPause}
+	var linger *time.Timer
+	if o.n.cfg.Linger > 0 {
+		linger = time.NewTimer(o.n.cfg.Linger)
+		defer linger.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-o.wake:
+		}
+		if linger != nil {
+			linger.Reset(o.n.cfg.Linger)
+			select {
+			case <-ctx.Done():
+				return
+			case <-o.hurry:
+			case <-linger.C:
+			}
 		}
 		list = o.take(list)
 		if err := o.round(ctx, list); err != nil {
@@ -115,15 +148,25 @@ func (o *outbox) round(ctx context.Context, list []*Stream) error {
 
 // part is a round of the first n streams of the list.
 func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
-	batches := make([]reconnect.Batch, 0, len(list))
-	from := make([]*Stream, 0, len(list))
+	all, batches, from := o.frames[:0], o.batches[:0], o.from[:0]
+	defer func() {
+		clear(all)
+		clear(batches)
+		clear(from)
+		o.frames, o.batches, o.from = all, batches, from
+		if cap(all) > 4*outboxFrames {
+			o.frames = nil // one busy moment must not be paid for all day
+		}
+	}()
 	bytes := 0
 	for ; n < len(list) && bytes < outboxPart; n++ {
 		s := list[n]
 		if !s.owned.Load() {
 			continue
 		}
-		frames := s.hub.Frames(s.logged.Load(), outboxFrames, outboxBytes)
+		had := len(all)
+		all = s.hub.AppendFrames(all, s.logged.Load(), outboxFrames, outboxBytes)
+		frames := all[had:len(all):len(all)]
 		if len(frames) == 0 {
 			o.send(ctx, s)
 			continue

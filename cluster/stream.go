@@ -84,6 +84,7 @@ type Stream struct {
 	lapse     uint64 // Node.lapse when it was last asked whether one did
 
 	queued atomic.Bool // stands in the outbox's list
+	wanted atomic.Bool // other nodes follow
 
 	eolKnown bool          // replica: the hub knows the stream's line end; under feed
 	told     atomic.Uint64 // replica: Seq of the fastest follower as the owner knows it

@@ -58,7 +58,8 @@ type drivers struct {
 	lead     func(context.Context) (bool, error)
 	source   discover.Source
 	consul   *consul.Consul
-	memory   *Memory // swept by run; nil where logs are elsewhere
+	memory   *Memory       // swept by run; nil where logs are elsewhere
+	linger   time.Duration // of frames that nobody elsewhere waits for
 	health   map[string]func(context.Context) error
 	closers  []func() error
 }
@@ -84,11 +85,13 @@ func openDrivers(cfg Config, node, advertise, internal string, shared *Memory, l
 	if c.Redis == "" {
 		d.memory = shared
 		if shared == nil {
+			d.linger = 100 * time.Millisecond // the log dies with the rings
 			d.memory = NewMemory(int64(cfg.Limits.Memory) / 2)
 		}
 		d.log, d.journal, d.registry, d.bus = d.memory.Log, d.memory.Log, d.memory.Registry, d.memory.Bus.Node(node)
 		return d, nil
 	}
+	d.linger = 5 * time.Millisecond // one round trip for more
 	client, err := redisClient(string(c.Redis))
 	if err != nil {
 		return nil, fmt.Errorf("cluster.redis: %w", err)

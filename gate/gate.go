@@ -115,7 +115,7 @@ func New(cfg Config, opts Options) (g *Gate, err error) {
 		},
 		Hub: g.hub, Log: g.drivers.log, Journal: g.drivers.journal, Registry: g.drivers.registry, Bus: g.drivers.bus, Lead: g.drivers.lead,
 		Heartbeat: cfg.Cluster.Heartbeat, DeadAfter: cfg.Cluster.DeadAfter, CheckEvery: cfg.Cluster.CheckEvery,
-		TailCheck: cfg.Cluster.TailCheck, Keep: keep(cfg),
+		TailCheck: cfg.Cluster.TailCheck, Keep: keep(cfg), Linger: g.drivers.linger,
 		Resume:    func(s *cluster.Stream, rec registry.Record, from sse.Frame) { g.proxy.Resume(s, rec, from) },
 		KickOther: func(id string) bool { return g.proxy.KickConnection(id) },
 		Draining:  g.draining.Load,

@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -391,13 +392,18 @@ func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool)
 // tail; it begins later than after+1 when those frames are gone. Notes and
 // fences, which belong into no log, are not among them.
 func (s *Stream) Frames(after uint64, maxFrames, maxBytes int) []sse.Frame {
+	return s.AppendFrames(nil, after, maxFrames, maxBytes)
+}
+
+// AppendFrames is Frames behind what out has.
+func (s *Stream) AppendFrames(out []sse.Frame, after uint64, maxFrames, maxBytes int) []sse.Frame {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if after >= s.tail.Seq {
-		return nil
+		return out
 	}
-	out := make([]sse.Frame, 0, min(uint64(max(maxFrames, 0)), s.tail.Seq-after, uint64(s.frames)))
-	bytes := 0
+	out = slices.Grow(out, int(min(uint64(max(maxFrames, 0)), s.tail.Seq-after, uint64(s.frames))))
+	had, bytes := len(out), 0
 	for seg := s.head; seg != nil; seg = seg.next.Load() {
 		n := seg.n.Load()
 		for i := seg.after(after, n); i < n; i++ {
@@ -406,7 +412,7 @@ func (s *Stream) Frames(after uint64, maxFrames, maxBytes int) []sse.Frame {
 				continue
 			}
 			bytes += int(e.end - e.start)
-			if len(out) == maxFrames || len(out) > 0 && bytes > maxBytes {
+			if n := len(out) - had; n == maxFrames || n > 0 && bytes > maxBytes {
 				return out
 			}
 			out = append(out, seg.frame(i))

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -191,10 +192,12 @@ func (c *Conn) ready(buf []byte) {
 	if c.fd < 0 || c.paused {
 		return
 	}
-	n, err := unix.Read(c.fd, buf)
+	// Raw, for it never blocks: the scheduler need not look after it.
+	got, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+	n := int(got)
 	switch {
 	case err == unix.EAGAIN, err == unix.EINTR:
-	case err != nil:
+	case err != 0:
 		c.end(&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", err)})
 	case n == 0:
 		c.end(c.body.eof())
@@ -313,16 +316,17 @@ func (l *loop) control(op int, c *Conn) (err error) {
 
 // run reads what is ready until the set is closed.
 func (l *loop) run() {
-	var events [128]unix.EpollEvent
+	events := make([]unix.EpollEvent, 128)
 	buf := make([]byte, readSize)
 	for {
 		var n int
-		var failed error
+		var failed syscall.Errno
 		err := l.raw.Read(func(fd uintptr) bool {
-			n, failed = unix.EpollWait(int(fd), events[:], 0)
+			got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+			n, failed = int(got), errno
 			return n != 0 // also -1; at 0 the runtime waits for more
 		})
-		if err != nil || failed != nil && failed != unix.EINTR {
+		if err != nil || failed != 0 && failed != unix.EINTR {
 			return
 		}
 		for _, ev := range events[:max(n, 0)] {
