@@ -218,9 +218,18 @@ func get(t *testing.T, url string) (int, string) {
 }
 
 func TestEveryMetricIsInTheDocs(t *testing.T) {
-	public, internal := node(t, "http://"+FreePort(t))
-	if status, _ := get(t, public+"/"); status != 502 { // so that something was refused
-		t.Fatalf("status %d", status)
+	public, internal := nodeOf(t, `
+[[upstream]]
+name = "away"
+targets = ["http://`+FreePort(t)+`"]
+[push]
+[auth]
+secret = "a secret of no less than thirty-two bytes"
+`)
+	for address, want := range map[string]int{public + "/": 502, internal + "/api/v1/connections": 401} { // so that something was refused
+		if status, _ := get(t, address); status != want {
+			t.Fatalf("%s: status %d", address, status)
+		}
 	}
 	_, text := get(t, internal+"/metrics")
 	label := regexp.MustCompile(`(\w+)="([^"]*)"`)
@@ -260,6 +269,7 @@ func TestEveryMetricIsInTheDocs(t *testing.T) {
 	for _, name := range []string{
 		"ssegate_streams", "ssegate_reloads_total", "ssegate_errors_total", "ssegate_bus_lost_total",
 		"ssegate_ring_frames_dropped_total", "ssegate_followers_left_total",
+		"ssegate_push_targets_total", "ssegate_webhook_total", "ssegate_auth_refused_total",
 	} {
 		told := map[string]bool{}
 		for _, m := range quoted.FindAllStringSubmatch(about[name], -1) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -332,6 +333,12 @@ func pattern(text string) *regexp.Regexp {
 	p = strings.ReplaceAll(p, "…", `.*`)
 	p = regexp.MustCompile(`"at":\d+`).ReplaceAllLiteralString(p, `"at":\d+`)
 	p = regexp.MustCompile(`retry: \d+`).ReplaceAllLiteralString(p, `retry: ([12]\d\d\d|3000)`)
+	for _, changes := range []string{
+		`"position":\d+`, `msg_[a-z0-9]+`, `str_[A-Z2-7]+`, `\b[a-z]+-1-[0-9a-f]{8}\b`, `"request_id":"\w+"`,
+		`"id":"[\w-]{22}"`, `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\\?\.\d+Z`, `"ticket":"[\w-]{43}"`,
+	} {
+		p = regexp.MustCompile(changes).ReplaceAllLiteralString(p, changes)
+	}
 	p = regexp.MustCompile(`sg1(\\\.[\w-]+){2}`).ReplaceAllLiteralString(p, `sg1\.[\w-]+\.[\w-]+`)
 	return regexp.MustCompile(`^` + p + `\s*$`)
 }
@@ -353,43 +360,71 @@ func TestExamplesWithCurl(t *testing.T) {
 	}()
 	ports := demoPorts(t, d.URL())
 
-	type step struct{ command, want string }
 	var steps []step
 	for _, b := range fencedIn(t, "README.md") {
-		if b.kind != "console" {
-			continue
-		}
-		for line := range strings.Lines(b.text) {
-			if c, ok := strings.CutPrefix(line, "$ "); ok {
-				steps = append(steps, step{command: strings.TrimSpace(c)})
-			} else {
-				steps[len(steps)-1].want += line
-			}
+		if b.kind == "console" && b.section == "Coming back, with curl" {
+			steps = append(steps, b.steps()...)
 		}
 	}
 	if len(steps) < 6 {
 		t.Fatalf("only %d commands found", len(steps))
 	}
+	addresses := map[string]string{}
+	for i, p := range ports {
+		addresses["127.0.0.1:"+strconv.Itoa(8081+i)] = "127.0.0.1:" + p
+	}
+	run(t, steps, addresses, "README.md")
+}
+
+// step is a command in a block of kind console, and what it prints.
+type step struct{ command, want string }
+
+func (b *block) steps() (out []step) {
+	for line := range strings.Lines(b.text) {
+		if c, ok := strings.CutPrefix(line, "$ "); ok {
+			out = append(out, step{command: strings.TrimSpace(c)})
+		} else {
+			out[len(out)-1].want += line
+		}
+	}
+	return out
+}
+
+// background is a command that a page runs beside the others, with a file for
+// what it prints.
+var background = regexp.MustCompile(`>(\S+) &$`)
+
+// run runs the steps in one shell, with other addresses, and compares what they
+// print. env is more of its environment.
+func run(t *testing.T, steps []step, addresses map[string]string, page string, env ...string) {
+	t.Helper()
 	const between = "\n---8<---\n"
 	var script strings.Builder
 	for _, s := range steps {
 		c := s.command
-		for i, p := range ports {
-			c = strings.ReplaceAll(c, "127.0.0.1:"+strconv.Itoa(8081+i)+"/", "127.0.0.1:"+p+"/")
+		for said, is := range addresses {
+			c = strings.ReplaceAll(c, said+"/", is+"/")
 		}
 		if strings.Contains(c, ":808") {
-			t.Fatalf("an address that is none of the demo's: %s", c)
+			t.Fatalf("an address that is none of the page's: %s", c)
 		}
-		script.WriteString(c + "\nprintf '\\n---8<---\\n'\n")
+		script.WriteString(c + "\n")
+		if m := background.FindStringSubmatch(c); m != nil {
+			script.WriteString("until [ -s " + m[1] + " ]; do sleep 0.01; done\n")
+		}
+		script.WriteString("printf '\\n---8<---\\n'\n")
 	}
-	out, err := exec.CommandContext(ctx, "bash", "-c", script.String()).CombinedOutput()
-	if err != nil {
+	script.WriteString("kill $(jobs -p) 2>/dev/null; wait\n")
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
+	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	parts := strings.Split(string(out), between)
+	if len(parts) <= len(steps) {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	parts := strings.Split(string(out), between)
 	for i, s := range steps {
 		if got := parts[i]; !pattern(s.want).MatchString(got) {
-			t.Errorf("$ %s\ngot:\n%s\nthe README says:\n%s", s.command, got, s.want)
+			t.Errorf("$ %s\ngot:\n%s\n%s says:\n%s", s.command, got, page, s.want)
 		}
 	}
 }
@@ -418,7 +453,17 @@ func demoPorts(t *testing.T, page string) (ports []string) {
 // the test ends.
 func node(t *testing.T, backend string) (public, internal string) {
 	t.Helper()
-	cfg, _, err := gate.Load("", nil, map[string]string{"upstream": backend, "listen.public": "127.0.0.1:0", "listen.internal": "127.0.0.1:0"})
+	return nodeOf(t, fmt.Sprintf("[[upstream]]\nname = \"backend\"\ntargets = [%q]\n", backend))
+}
+
+// nodeOf is node with a configuration.
+func nodeOf(t *testing.T, config string) (public, internal string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ssegate.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := gate.Load(file, nil, map[string]string{"listen.public": "127.0.0.1:0", "listen.internal": "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
