@@ -113,6 +113,7 @@ type rider struct {
 	s      *Stream
 	events []Event // but for what ssegate says of gaps
 	gaps   []Event
+	lines  []string // of connections that have ended
 	more   chan struct{}
 	hops   int
 	closed bool
@@ -159,6 +160,9 @@ func (r *rider) run(rng *rand.Rand) {
 		}
 		r.connected(s)
 		r.read(s, rng)
+		r.mu.Lock()
+		r.lines = append(r.lines, s.Lines...)
+		r.mu.Unlock()
 		if s.LastID != "" {
 			id = s.LastID
 		}
