@@ -172,7 +172,14 @@ func TestConfigurationsInDocsAreGood(t *testing.T) {
 			}
 		}
 	}
-	if found < 3 {
+	examples, _ := filepath.Glob(filepath.Join(root, "examples", "*", "ssegate.toml"))
+	for _, file := range examples {
+		found++
+		if _, notices, err := gate.Load(file, nil, nil); err != nil || len(notices) > 0 {
+			t.Errorf("%s: %v %v", file, err, notices)
+		}
+	}
+	if found < 8 {
 		t.Errorf("only %d found", found)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,14 +18,18 @@ import (
 	"ssegate/internal/gatetest/service"
 )
 
-// exampleConfig is the configuration of an example.
+// exampleConfig is the configuration of an example, but for where it listens.
 func exampleConfig(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(example(t, name), "ssegate.toml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	listen := regexp.MustCompile(`(?m)^\[listen\]\npublic = "127\.0\.0\.1:8080".*\n`)
+	if !listen.Match(b) {
+		t.Fatalf("the configuration of %s is another one:\n%s", name, b)
+	}
+	return listen.ReplaceAllString(string(b), "")
 }
 
 // publishes runs a publisher of the examples to its end.
@@ -170,5 +175,65 @@ func TestPushPage(t *testing.T) {
 	sees(`{"n":1,"word":"word"}`, `{"n":2,"word":"by"}`, "65") // it comes back by itself
 	for _, e := range tab.Thrown() {
 		t.Errorf("the page threw %s", e)
+	}
+}
+
+// TestTicketPageInDocs: the page in docs/api.md that takes a new ticket each
+// time, in a real Chromium, misses nothing when its line is cut.
+func TestTicketPageInDocs(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(example(t, ".."), "docs", "api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, ok := strings.Cut(string(text), "```js\n")
+	code, _, _ = strings.Cut(code, "```\n")
+	if !ok || !strings.Contains(code, "async function follow(") {
+		t.Fatal("docs/api.md has no such page")
+	}
+	const key = "0123456789abcdef0123456789abcdef"
+	n := Start(t, bin, "one", `
+[push]
+public = true
+events = "unnamed"
+payload = "data"
+[[auth.key]]
+name = "page"
+key = "`+key+`"
+follow = ["channel/news"]
+publish = ["channel/news"]
+`)
+	line := newWire(t, n.URL)
+	tab := browser.Open(t)
+	tab.Go(line.URL + "/sse/stream/news") // refused, and of the right origin
+	tab.Until("document.readyState === 'complete' && location.port !== ''")
+	browser.Value[any](tab, code+`
+window.seen = []
+function token() { return "`+key+`" }
+function show(event) { seen.push(event.data) }
+follow("/sse/stream/news")
+null`)
+	connected := func(want float64) {
+		t.Helper()
+		Eventually(t, "the page is connected", func() bool { return n.Metric("ssegate_subscriptions") == want })
+	}
+	say := func(data string) {
+		t.Helper()
+		s := Do(t, Request{Method: "POST", URL: n.Internal + "/api/v1/messages/send", Body: `{"target":{"channel":"news"},"data":` + data + `}`,
+			Header: map[string]string{"Content-Type": "application/json", "X-Api-Key": key}})
+		if s.Resp.StatusCode != 200 {
+			t.Fatalf("%d %s", s.Resp.StatusCode, s.Body())
+		}
+	}
+	connected(1)
+	say("1")
+	tab.Until("seen.length === 1")
+	line.Cut()
+	connected(0)
+	say("2")
+	connected(1)
+	say("3")
+	tab.Until("seen.length === 3")
+	if got := browser.Value[[]string](tab, "seen"); !slices.Equal(got, []string{"1", "2", "3"}) {
+		t.Errorf("the page has seen %q", got)
 	}
 }
