@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"ssegate/gate"
 	"ssegate/push"
 )
 
@@ -19,6 +20,11 @@ import (
 func TestPushExamplesInDocs(t *testing.T) {
 	steps := map[string][]step{}
 	found := 0
+	for _, b := range fencedIn(t, "README.md") {
+		if b.kind == "console" && b.section == "Push" {
+			steps["README.md"] = append(steps["README.md"], b.steps()...)
+		}
+	}
 	for _, b := range fencedIn(t, "docs/api.md") {
 		if b.kind == "console" {
 			at := "open"
@@ -29,13 +35,14 @@ func TestPushExamplesInDocs(t *testing.T) {
 			found++
 		}
 	}
-	if found < 10 {
-		t.Fatalf("only %d blocks found", found)
+	if found < 10 || len(steps["README.md"]) < 2 {
+		t.Fatalf("only %d blocks found, and %d commands in README.md", found, len(steps["README.md"]))
 	}
 	const key = "0123456789abcdef0123456789abcdef"
 	for at, config := range map[string]string{
-		"open": "[node]\nid = \"edge-1\"\n[push]\n",
-		"auth": "[push]\n[[auth.key]]\nname = \"billing\"\nkey = \"" + key + "\"\npublish = [\"*\"]\n",
+		"README.md": "[push]\n",
+		"open":      "[node]\nid = \"edge-1\"\n[push]\n",
+		"auth":      "[push]\n[[auth.key]]\nname = \"billing\"\nkey = \"" + key + "\"\npublish = [\"*\"]\n",
 	} {
 		t.Run(at, func(t *testing.T) {
 			public, internal := nodeOf(t, config)
@@ -43,6 +50,22 @@ func TestPushExamplesInDocs(t *testing.T) {
 				"127.0.0.1:8080": strings.TrimPrefix(public, "http://"), "127.0.0.1:8089": strings.TrimPrefix(internal, "http://"),
 			}, "docs/api.md", "KEY="+key)
 		})
+	}
+}
+
+// The variables that take the place of the push service's are good.
+func TestVariablesInDocsAreGood(t *testing.T) {
+	var env []string
+	for _, m := range regexp.MustCompile("`(SSEGATE_\\w+=[^`]+)`").FindAllStringSubmatch(pages(t)["docs/compatibility.md"], -1) {
+		env = append(env, m[1])
+	}
+	env = append(env, "SSEGATE_AUTH_SECRET=a secret of no less than thirty-two bytes")
+	cfg, notices, err := gate.Load("", env, nil)
+	if err != nil || len(notices) > 0 || len(env) < 7 {
+		t.Errorf("%q: %v %v", env, err, notices)
+	}
+	if c := cfg.CORS.Origins; !cfg.Push.On || !cfg.Auth.On || len(c) != 1 || c[0] != "http://localhost:3000" {
+		t.Errorf("push %v, auth %v, origins %q", cfg.Push.On, cfg.Auth.On, c)
 	}
 }
 
