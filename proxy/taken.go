@@ -39,7 +39,7 @@ func (st *streams) take(run *started, p *pump, up *answer) bool {
 	t := &taken{st: st, run: run, p: p, up: up}
 	t.again = t.resume
 	st.pumps.Add(1)
-	up.resp = nil // its body is ours now
+	up.forget()
 	c, _, err := st.intake.Add(conn, o, t)
 	if err != nil {
 		t.End(err)

@@ -69,6 +69,14 @@ func (a *answer) unwatch() {
 	}
 }
 
+// forget lets go of everything that led to the answer, once somebody else
+// reads its body. Close then only tells the balancer.
+func (a *answer) forget() {
+	a.unwatch()
+	a.stop, a.resp = nil, nil
+	a.cancel(nil)
+}
+
 // Close ends the upstream request, whether its body was read to the end or
 // not, and tells the balancer that it is over. err is why it was not. Only the
 // first call counts.
