@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -140,14 +141,14 @@ func TestNotesFromTheBeginning(t *testing.T) {
 			s.Append(later)
 			c, b := newFake(1<<20), newFake(1<<20)
 			s.Follow(c, FollowOptions{})
-			s.Append(append([]sse.Frame{}, events(uint64(len(later)+1), 3, 0)...))
+			s.Append(events(uint64(len(later)+1), 3, 0))
 			s.Follow(b, FollowOptions{After: sse.Pos{Epoch: 1, Seq: 2}})
 			s.Flush()
-			want := ": one\n: two\n"
+			want := []byte(": one\n: two\n")
 			for _, f := range events(1, 3, 0) {
-				want += string(f.Block)
+				want = append(want, f.Block...)
 			}
-			if got := string(c.bytes()); got != want {
+			if got := c.bytes(); !bytes.Equal(got, want) {
 				t.Errorf("got %q, want %q", got, want)
 			}
 			if got, want := string(b.bytes()), string(events(3, 3, 0)[0].Block); got != want {

@@ -39,6 +39,7 @@ func TestPushExamplesInDocs(t *testing.T) {
 		t.Fatalf("only %d blocks found, and %d commands in README.md", found, len(steps["README.md"]))
 	}
 	const key = "0123456789abcdef0123456789abcdef"
+	page := map[string]string{"README.md": "README.md", "open": "docs/api.md", "auth": "docs/api.md"}
 	for at, config := range map[string]string{
 		"README.md": "[push]\n",
 		"open":      "[node]\nid = \"edge-1\"\n[push]\n",
@@ -48,7 +49,7 @@ func TestPushExamplesInDocs(t *testing.T) {
 			public, internal := nodeOf(t, config)
 			run(t, steps[at], map[string]string{
 				"127.0.0.1:8080": strings.TrimPrefix(public, "http://"), "127.0.0.1:8089": strings.TrimPrefix(internal, "http://"),
-			}, "docs/api.md", "KEY="+key)
+			}, page[at], "KEY="+key)
 		})
 	}
 }
