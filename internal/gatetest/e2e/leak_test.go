@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,7 +233,9 @@ type usage struct {
 func (w *world) use(t *testing.T, n *Node) usage {
 	t.Helper()
 	p := processOf(t, n)
-	return usage{n.Metric("go_goroutines") + 1, p.files(), p.sockets()}
+	goroutines := n.Metric("go_goroutines") + 1
+	http.DefaultClient.CloseIdleConnections() // our own
+	return usage{goroutines, p.files(), p.sockets()}
 }
 
 // check waits until the node has no more connections and files than it had,

@@ -22,10 +22,10 @@ func TestPushHop(t *testing.T) {
 	})
 	t.Run("redis", func(t *testing.T) {
 		w := &world{redis: service.Redis(t), backend: NewBackend(t)}
-		hopping(t, 4*time.Second, w.trio(t, pushes))
+		hopping(t, 3*time.Second, w.trio(t, pushes))
 	})
 	t.Run("memory", func(t *testing.T) {
-		hopping(t, 3*time.Second, []*Node{Start(t, bin, "one", pushes)})
+		hopping(t, 2*time.Second, []*Node{Start(t, bin, "one", pushes)})
 	})
 }
 
