@@ -368,7 +368,7 @@ func (r *rider) each(total map[string][]string, topics []string) {
 	if r.stay == nil && long > all/4 {
 		r.t.Errorf("%.30s: %d of %d ids are long", r.path, long, all)
 	}
-	if len(r.gaps) > 0 {
-		r.t.Errorf("%.30s: told of gaps: %q", r.path, Data(r.gaps))
+	if gaps := r.toldGaps(); len(gaps) > 0 {
+		r.t.Errorf("%.30s: told of gaps: %q", r.path, gaps)
 	}
 }

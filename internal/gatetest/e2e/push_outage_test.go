@@ -129,10 +129,9 @@ func TestPushOutage(t *testing.T) {
 		// so the numbering begins anew, and clients are told.
 		for _, r := range []*rider{here, there, hopper, ride(t, "/sse/user/r?since=1", 4, nil, b)} {
 			r.exactlyBut(should)
-			if r.mu.Lock(); len(r.gaps) > r.hops {
-				t.Errorf("in %d connections told of gaps %q", r.hops, Data(r.gaps))
+			if gaps := r.toldGaps(); len(gaps) > r.count() {
+				t.Errorf("in %d connections told of gaps %q", r.count(), gaps)
 			}
-			r.mu.Unlock()
 		}
 		// Of what was refused without an id nothing that is known not to be
 		// stored may appear.
@@ -148,6 +147,56 @@ func TestPushOutage(t *testing.T) {
 		t.Logf("%d messages, refused %d times", len(should), f.refused)
 		if f.refused == 0 {
 			t.Error("nobody was ever refused")
+		}
+	})
+
+	t.Run("redis stands still", func(t *testing.T) {
+		acquainted(t, a, b)
+		here, there, hopper := ride(t, "/sse/user/p", 1, nil, a), ride(t, "/sse/user/p", 2, nil, b), ride(t, "/sse/user/p?since=1", 3, often, a, b)
+		for _, r := range []*rider{here, there, hopper} {
+			r.begun()
+		}
+		f := publishing(t, client.Target{UserID: "p"}, a, b)
+		f.pass(100)
+		w.redis.Pause()
+		Eventually(t, "publishers are refused", func() bool { return refusing(t, a) })
+		w.redis.Resume()
+		f.pass(100)
+		f.end()
+		should := f.l.inOrder()
+		for _, r := range []*rider{here, there, hopper} {
+			r.exactly(should)
+		}
+	})
+
+	t.Run("redis forgets", func(t *testing.T) {
+		w.redis.KeepData = false
+		acquainted(t, a, b)
+		here, there := ride(t, "/sse/user/f", 1, nil, a), ride(t, "/sse/user/f", 2, nil, b)
+		for _, r := range []*rider{here, there} {
+			r.begun()
+		}
+		f := publishing(t, client.Target{UserID: "f"}, a, b)
+		f.pass(100)
+		w.redis.Kill()
+		w.redis.Start()
+		f.pass(200)
+		f.end()
+		// What was published since is there, once and in order; and whoever was
+		// there before is told that something may be missing.
+		should := f.l.inOrder()
+		last := should[len(should)-100:]
+		for _, r := range []*rider{here, there} {
+			Eventually(t, "the last comes", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.events) > 0 && r.events[len(r.events)-1].Data == should[len(should)-1]
+			})
+			got := Data(r.await(100))
+			sameData(t, r.path, got[len(got)-100:], last)
+			if len(r.toldGaps()) == 0 {
+				t.Errorf("%s: nobody told of a gap", r.path)
+			}
 		}
 	})
 

@@ -250,11 +250,16 @@ func (r *rider) await(n int) []Event {
 func (r *rider) exactly(should []string) {
 	r.t.Helper()
 	r.exactlyBut(should)
+	if gaps := r.toldGaps(); len(gaps) > 0 {
+		r.t.Errorf("%s: told of gaps: %q", r.path, gaps)
+	}
+}
+
+// toldGaps are the gaps that the client was told of.
+func (r *rider) toldGaps() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.gaps) > 0 {
-		r.t.Errorf("%s: told of gaps: %q", r.path, Data(r.gaps))
-	}
+	return Data(r.gaps)
 }
 
 // exactlyBut is exactly for who may be told of gaps.
