@@ -35,6 +35,7 @@ attach_key = "header:Idempotency-Key"
 		nodes := []*Node{a, b}
 		var before []usage
 		for _, n := range nodes {
+			EventSource(t, n.URL+"/count?n=1", "").Rest() // what reads upstreams begins with the first of them
 			before = append(before, w.use(t, n))
 		}
 		r := &rough{t: t, nodes: nodes, backend: w.backend}
