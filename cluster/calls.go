@@ -98,6 +98,7 @@ func (r *receiver) Up(up bool) {
 	}
 	n.topics.lookAtAll()
 	if up {
+		n.sent.tell(&n.topics)
 		n.wg.Go(func() { n.checkTails(n.ctx); n.refollow(n.ctx) })
 	}
 }

@@ -65,6 +65,7 @@ func (n *Node) beat(ctx context.Context) {
 	n.beaten(at, lapsed && !first, err)
 	if err != nil {
 		n.count.registryErrors.Add(1)
+		n.sent.tell(&n.topics) // the log is often where the registry is
 		return
 	}
 	if lapsed {

@@ -230,8 +230,14 @@ func (m *merger) page(ctx context.Context, p *part) (more bool, err error) {
 		return false, err
 	}
 	frames := p.t.hub.Frames(p.at, mergePage, mergeBytes)
+	for i := range frames {
+		if frames[i].Pos.Seq != p.at+1+uint64(i) {
+			frames = frames[:i] // what is missing there, the log knows
+			break
+		}
+	}
 	var gap *reconnect.Gap
-	if len(frames) == 0 || frames[0].Pos.Seq != p.at+1 {
+	if len(frames) == 0 {
 		frames, gap, err = m.fromLog(ctx, p)
 		if err != nil {
 			return false, err
@@ -269,6 +275,10 @@ func (m *merger) fromLog(ctx context.Context, p *part) ([]sse.Frame, *reconnect.
 // add puts a message into the connection's stream, unless it is not for it.
 func (m *merger) add(p *part, f *sse.Frame, tail uint64) {
 	if f.Pos.Seq <= p.at {
+		return
+	}
+	if f.Kind == sse.KindNote { // a new numbering begins
+		m.reached(p, f.Pos.Seq, false)
 		return
 	}
 	wanted := f.Meta == nil || p.want(hub.FrameMeta{Meta: f.Meta, Time: f.Time, Behind: int(min(tail-min(tail, f.Pos.Seq), 1<<30))})

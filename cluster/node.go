@@ -105,6 +105,7 @@ type Node struct {
 	regs    registrar
 	topics  topics
 	pub     publisher
+	sent    sent
 	lapsed  time.Time // when our own lease was last found gone
 
 	lapses    atomic.Uint64 // how often that was

@@ -261,7 +261,7 @@ type batch struct {
 // write publishes the calls' messages, delivers them, and answers. A client
 // here does not wait for the bus.
 func (b *batch) write(ctx context.Context, n *Node, calls []*publishing) {
-	b.gather(calls)
+	b.gather(n, calls)
 	wctx, cancel := context.WithTimeout(ctx, publishWait)
 	posted := n.cfg.Journal.Publish(wctx, b.posts)
 	cancel()
@@ -281,7 +281,7 @@ func (b *batch) write(ctx context.Context, n *Node, calls []*publishing) {
 }
 
 // gather sorts the calls' messages by topic.
-func (b *batch) gather(calls []*publishing) {
+func (b *batch) gather(n *Node, calls []*publishing) {
 	if b.index == nil {
 		b.index, b.told = map[sse.StreamID]int{}, map[sse.StreamID]bool{}
 	}
@@ -294,7 +294,7 @@ func (b *batch) gather(calls []*publishing) {
 			if !ok {
 				at = len(b.posts)
 				b.index[o.Topic.ID] = at
-				b.posts = append(b.posts, reconnect.Posts{Stream: o.Topic.ID})
+				b.posts = append(b.posts, reconnect.Posts{Stream: o.Topic.ID, After: n.after(o.Topic.ID)})
 			}
 			p := &b.posts[at]
 			p.Limits = o.Limits
@@ -334,6 +334,9 @@ func (b *batch) deliver(n *Node, i int, p *reconnect.Posted) (local int) {
 		return 0
 	}
 	n.count.published.Add(uint64(len(p.Pos)))
+	if n.sent.note(id, p.Pos, b.posts[i].Limits.TTL) {
+		n.sent.tell(&n.topics)
+	}
 	if t == nil {
 		return 0
 	}

@@ -164,7 +164,7 @@ func (ts *topics) tick(ctx context.Context, now time.Time) {
 
 // compare brings topics up to where their logs end; moved reports whether any
 // was behind. A log that ends before a topic has forgotten, and is told to
-// number anew above it.
+// number anew above it; one that numbers anew is told what is known here.
 func (ts *topics) compare(ctx context.Context, all []*topic) (moved bool) {
 	for part := range slices.Chunk(all, topicPart) {
 		var open []*topic
@@ -191,12 +191,16 @@ func (ts *topics) compare(ctx context.Context, all []*topic) (moved bool) {
 			ts.mu.Unlock()
 			continue
 		}
-		var forgotten []*topic
+		var forgotten, anew []*topic
 		for i, t := range open {
 			tail, _, stuck := t.position()
 			switch {
 			case tails[i].Pos.Seq < before[i].Seq, t.newest().Seq > tail.Seq && tails[i].Pos.Epoch == tail.Epoch:
 				forgotten = append(forgotten, t)
+			case tails[i].Pos.Seq > tail.Seq && tails[i].Pos.Epoch > tail.Epoch, t.missed():
+				// What is known here may be news to who began the numbering.
+				moved = true
+				anew = append(anew, t)
 			case tails[i].Pos.Seq > tail.Seq:
 				moved = true
 				if ts.n.busUp.Load() {
@@ -209,8 +213,11 @@ func (ts *topics) compare(ctx context.Context, all []*topic) (moved bool) {
 		}
 		if len(forgotten) > 0 {
 			ts.n.cfg.Report(Report{What: "the log has forgotten topics; numbering begins anew", Stream: forgotten[0].ID})
-			if ts.open(ctx, forgotten) != nil {
-				for _, t := range forgotten {
+		}
+		if anew = append(anew, forgotten...); len(anew) > 0 {
+			ts.n.sent.tell(ts)
+			if ts.open(ctx, anew) != nil {
+				for _, t := range anew {
 					ts.look(t)
 				}
 			}
@@ -253,7 +260,7 @@ func (ts *topics) readOn(t *topic) (failed bool) {
 		if err != nil {
 			return true
 		}
-		if !t.fromLog(frames, gap) {
+		if !t.fromLog(tail, frames, gap) {
 			return false
 		}
 	}

@@ -16,9 +16,11 @@ import (
 	"ssegate/bus/redisbus"
 	"ssegate/hub"
 	"ssegate/internal/gatetest/service"
+	"ssegate/reconnect"
 	"ssegate/reconnect/redislog"
 	"ssegate/registry"
 	"ssegate/registry/redisreg"
+	"ssegate/sse"
 )
 
 // onRedis starts a node on a real Redis, in real time.
@@ -62,10 +64,12 @@ func until(t *testing.T, what string, ok func() bool) {
 
 // TestTopicsOnRedis: with a real Redis that is stopped for a while, all
 // subscribers, those that hop included, see what three nodes publish to one
-// topic, each message once and in one order; and when it comes back empty, all
-// of them are told and go on.
+// topic, each message once and in one order; so they do when it is killed and
+// comes back with its data, without being told of a gap; and when it comes back
+// empty, all of them are told and go on.
 func TestTopicsOnRedis(t *testing.T) {
 	p := service.Redis(t)
+	p.KeepData = true
 	var nodes []*node
 	for _, name := range []string{"a", "b", "c"} {
 		nodes = append(nodes, onRedis(t, p, name))
@@ -80,6 +84,7 @@ func TestTopicsOnRedis(t *testing.T) {
 			several = append(several, n.subscribe(CursorFrom{Last: 1 << 20}, nil, "channel/x", "channel/quiet"))
 		}
 	}
+	began := nodes[0].publish("channel/x", "begin")[0].Pos.Epoch
 	var stop atomic.Bool
 	sent := make([]int, len(nodes))
 	var wg sync.WaitGroup
@@ -110,13 +115,21 @@ func TestTopicsOnRedis(t *testing.T) {
 		p.Pause()
 		time.Sleep(1500 * time.Millisecond)
 		p.Resume()
+		for range 2 {
+			time.Sleep(400 * time.Millisecond)
+			p.Kill()
+			p.Start()
+		}
 	})
 	var hopped []string
 	hop := nodes[0].subscribe(CursorFrom{Last: 1 << 20}, nil, "channel/x", "channel/quiet", "channel/more")
-	for i := range 12 {
+	for i := range 24 {
 		time.Sleep(150 * time.Millisecond)
 		hop.leave()
 		hopped = append(hopped, hop.said()...)
+		if gaps := hop.gaps(); len(gaps) > 0 {
+			t.Errorf("the one that hops was told %q", gaps)
+		}
 		id := hop.lastID()
 		from := CursorFrom{ID: id}
 		if id == nil && len(hopped) == 0 {
@@ -129,7 +142,7 @@ func TestTopicsOnRedis(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	total := sent[0] + sent[1] + sent[2]
+	total := 1 + sent[0] + sent[1] + sent[2]
 	until(t, "everything to arrive", func() bool {
 		return !slices.ContainsFunc(slices.Concat(all, several), func(r *reader) bool { return len(r.said()) < total })
 	})
@@ -149,7 +162,12 @@ func TestTopicsOnRedis(t *testing.T) {
 		}
 	}
 
+	if tail, _, _ := nodes[0].topics.get(TopicOf("channel/x").ID).position(); tail.Epoch == began {
+		t.Error("it was not numbered anew, so this proves nothing")
+	}
+
 	p.Kill()
+	p.KeepData = false
 	p.Start()
 	until(t, "all to be told", func() bool {
 		return !slices.ContainsFunc(slices.Concat(all, several), func(r *reader) bool { return len(r.gaps()) < len(r.s.Topics()) })
@@ -166,6 +184,71 @@ func TestTopicsOnRedis(t *testing.T) {
 	for _, r := range slices.Concat(all, several) {
 		if said := r.said(); len(said) != len(want)+1 || len(r.gaps()) != len(r.s.Topics()) {
 			t.Errorf("got %d, gaps %q", len(said)-len(want), r.gaps())
+		}
+	}
+}
+
+// TestQuietTopicsOnRedis: a Redis comes back with its data, and topics are
+// numbered anew before anything is said in them. Nobody is told of a gap: who
+// follows, whether they have a message or none, and who comes back.
+func TestQuietTopicsOnRedis(t *testing.T) {
+	p := service.Redis(t)
+	p.KeepData = true
+	nodes := []*node{onRedis(t, p, "a"), onRedis(t, p, "b")}
+	until(t, "the nodes know each other", func() bool {
+		return !slices.ContainsFunc(nodes, func(n *node) bool { return len(n.Peers()) < 2 || !n.Stats().BusUp })
+	})
+	names := []string{"user/1", "user/2"}
+	var topics []Topic
+	var asked []reconnect.OpenTopic
+	for _, name := range names {
+		topics = append(topics, TopicOf(name))
+		asked = append(asked, reconnect.OpenTopic{Stream: TopicOf(name).ID, TTL: time.Hour})
+	}
+	one := nodes[0].subscribe(CursorFrom{}, nil, "user/1")
+	none := nodes[1].subscribe(CursorFrom{}, nil, "user/2")
+	both := nodes[1].subscribe(CursorFrom{}, nil, names...)
+	for _, n := range nodes {
+		n.Await(t.Context(), topics, SubscribeOptions{Limits: topicLimits})
+	}
+	until(t, "they follow", func() bool { return both.s.Pos(topics[0]).Seq > 0 && both.s.Pos(topics[1]).Seq > 0 })
+	nodes[0].publish("user/1", "1")
+	until(t, "it to arrive", func() bool { return len(one.said())+len(both.said()) == 2 })
+	id, ids := one.lastID(), both.lastID()
+	var back []*reader
+	for range 3 {
+		p.Kill()
+		p.Start()
+		var tails []sse.Pos
+		until(t, "the topics to be opened", func() bool {
+			var err error
+			tails, err = nodes[0].cfg.Journal.Open(t.Context(), asked)
+			return err == nil
+		})
+		for i, at := range tails {
+			if at != reconnect.Origin(at.Epoch) {
+				t.Errorf("%s is at %v, where nothing is lost", names[i], at)
+			}
+			until(t, "the followers to be there", func() bool {
+				return !slices.ContainsFunc([]*reader{one, none, both}, func(r *reader) bool {
+					return slices.Contains(r.s.Topics(), topics[i]) && r.s.Pos(topics[i]).Seq != at.Seq
+				})
+			})
+		}
+		back = append(back, nodes[1].subscribe(CursorFrom{ID: id}, nil, "user/1"), nodes[0].subscribe(CursorFrom{ID: ids}, nil, names...))
+	}
+	nodes[1].publish("user/1", "2")
+	nodes[0].publish("user/2", "x")
+	until(t, "all to arrive", func() bool {
+		return len(one.said())+len(none.said())+len(both.said()) == 6 && !slices.ContainsFunc(back, func(r *reader) bool {
+			return len(r.said()) < len(r.s.Topics())
+		})
+	})
+	one.says("1", "2")
+	none.says("x")
+	for _, r := range append(back, both) {
+		if gaps := r.gaps(); len(gaps) > 0 {
+			t.Errorf("told %q", gaps)
 		}
 	}
 }

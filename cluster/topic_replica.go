@@ -47,6 +47,7 @@ type topic struct {
 	held     []sse.Frame // beyond the tail, by Seq
 	bytes    int         // of held
 	forked   bool        // the log gave numbers out again that it had lost
+	lost     uint64      // Seq of the tail before a gap, of which the log is to be told; 0: none
 	waiting  bool        // a timer runs, and then the log is asked for what held waits for
 	watchers []*part     // of connections that follow several topics
 	orders   map[uint64]*order
@@ -104,6 +105,7 @@ func (t *topic) left(f *hub.Follower, why hub.Reason) {
 func (t *topic) opened(at sse.Pos) {
 	t.feed.Lock()
 	first, behind := !t.open, t.tail.Seq < at.Seq
+	t.lost = 0
 	t.forked = t.forked && at.Epoch == t.tail.Epoch
 	switch {
 	case first:
@@ -111,7 +113,7 @@ func (t *topic) opened(at sse.Pos) {
 		t.skip(at)
 		close(t.ready)
 	case behind && t.tail.Epoch < at.Epoch:
-		// The log has forgotten, and numbers anew.
+		// The log may have forgotten, and numbers anew.
 		t.skip(at)
 		t.ts.n.count.renumbered.Add(1)
 	case behind:
@@ -125,7 +127,8 @@ func (t *topic) opened(at sse.Pos) {
 }
 
 // skip moves the tail on into a new epoch, without frames. Followers that are
-// behind it read the log, which tells of a gap. The caller holds feed.
+// behind it read the log, which tells of a gap if there is one. The caller holds
+// feed.
 func (t *topic) skip(to sse.Pos) {
 	t.tail = to
 	t.hub.Append([]sse.Frame{{Kind: sse.KindFence, Pos: to}})
@@ -276,17 +279,30 @@ func (t *topic) await() {
 	})
 }
 
-// fromLog takes what the log has behind the tail, and the gap before it if there
-// is one. It reports whether there may be more.
-func (t *topic) fromLog(frames []sse.Frame, gap *reconnect.Gap) (more bool) {
+// fromLog takes what the log has behind after, which was the tail, and the gap
+// before it if there is one. It reports whether there may be more.
+func (t *topic) fromLog(after sse.Pos, frames []sse.Frame, gap *reconnect.Gap) (more bool) {
 	t.feed.Lock()
 	if gap != nil && t.tail.Seq < gap.To {
 		// The ring begins anew with what follows; then each follower reads of
-		// the gap itself.
+		// the gap itself. What was here may be news to the log: the others are
+		// to be told of the gap as well.
+		t.lost = max(t.lost, t.tail.Seq)
 		t.tail.Seq, t.forked = gap.To, false
+		defer t.ts.look(t)
+	}
+	if len(frames) > 0 && frames[0].Kind == sse.KindNote {
+		// A new numbering begins, and nothing is missing before it; unless
+		// something came meanwhile that the log does not have.
+		if t.tail.Seq == after.Seq {
+			t.tail, t.forked = frames[0].Pos, false
+			frames = frames[1:]
+		} else {
+			frames, more = nil, true
+		}
 	}
 	t.take(frames)
-	more = len(frames) > 0 || gap != nil
+	more = more || len(frames) > 0 || gap != nil
 	t.feed.Unlock()
 	t.flush()
 	return more
@@ -309,6 +325,25 @@ func (t *topic) newest() sse.Pos {
 		at.Seq++ // what it has is not what was told here
 	}
 	return at
+}
+
+// known is the position that the log is to be told of: where what was here ended
+// before a gap, else the newest.
+func (t *topic) known() sse.Pos {
+	t.feed.Lock()
+	lost := t.lost
+	t.feed.Unlock()
+	if lost > 0 {
+		return sse.Pos{Seq: lost}
+	}
+	return t.newest()
+}
+
+// missed reports whether something may be news to the log.
+func (t *topic) missed() bool {
+	t.feed.Lock()
+	defer t.feed.Unlock()
+	return t.lost > 0
 }
 
 // position is the tail, and whether it is known where the log is.

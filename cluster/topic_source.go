@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ssegate/hub"
@@ -31,7 +32,7 @@ func (t *topic) start(s *Subscription, from From) sse.Pos {
 	defer t.feed.Unlock()
 	o := &order{from: from, s: s}
 	if t.open {
-		if seq, ok := t.known(&from); ok {
+		if seq, ok := t.starts(&from); ok {
 			s.since.Store(seq)
 			return sse.Pos{Seq: seq}
 		}
@@ -45,9 +46,9 @@ func (t *topic) start(s *Subscription, from From) sse.Pos {
 	return sse.Pos{Seq: t.lastOrd}
 }
 
-// known is where From begins, if that can be told without the log. The caller
+// starts is where From begins, if that can be told without the log. The caller
 // holds feed.
-func (t *topic) known(from *From) (seq uint64, ok bool) {
+func (t *topic) starts(from *From) (seq uint64, ok bool) {
 	switch {
 	case from.Unknown || from.Last > 0 || !from.Since.IsZero():
 		return 0, false
@@ -66,7 +67,7 @@ var errNotYet = hub.ErrNotYet
 func (t *topic) begin(ctx context.Context, o *order) (at sse.Pos, gap uint64, err error) {
 	t.feed.Lock()
 	tail, now, open := t.tail, max(o.now, t.began.Seq), t.open
-	seq, known := t.known(&o.from)
+	seq, known := t.starts(&o.from)
 	t.feed.Unlock()
 	j := t.ts.n.cfg.Journal
 	from := &o.from
@@ -110,16 +111,22 @@ func (t *topic) begin(ctx context.Context, o *order) (at sse.Pos, gap uint64, er
 }
 
 // read is the log behind a position: frames as they are in the log, and what
-// is missing before them. errNotYet when nothing can be known now.
+// is missing before them. Where a newer numbering goes on behind after and
+// nothing is missing, a note without a block stands where it begins. errNotYet
+// when nothing can be known now.
 func (t *topic) read(ctx context.Context, after sse.Pos, most int) ([]sse.Frame, *reconnect.Gap, error) {
 	if t.ts.isAway() {
 		return nil, nil, errNotYet
 	}
+	tail, _, _ := t.position()
 	frames, err := t.ts.n.cfg.Journal.Read(ctx, t.ID, after, most)
 	gap, lost := errors.AsType[*reconnect.Gap](err)
 	switch {
 	case lost:
 		return frames, gap, nil
+	case err == nil && len(frames) == 0 && after.Seq < tail.Seq && tail == reconnect.Origin(tail.Epoch):
+		// The tail was there before the log was asked.
+		return []sse.Frame{{Kind: sse.KindNote, Pos: tail}}, nil, nil
 	case errors.Is(err, reconnect.ErrUnknown), err == nil && len(frames) == 0:
 		if tail, _, _ := t.position(); after.Seq < tail.Seq {
 			t.ts.look(t) // the log has forgotten
@@ -130,6 +137,9 @@ func (t *topic) read(ctx context.Context, after sse.Pos, most int) ([]sse.Frame,
 		return nil, nil, err
 	case err != nil:
 		return nil, nil, t.ts.away(err)
+	}
+	if first := frames[0].Pos; first.Seq != after.Seq+1 {
+		frames = slices.Insert(frames, 0, sse.Frame{Kind: sse.KindNote, Pos: sse.Pos{Epoch: first.Epoch, Seq: first.Seq - 1}})
 	}
 	return frames, nil, nil
 }
@@ -162,9 +172,11 @@ func (ts *topicSource) Read(ctx context.Context, after sse.Pos, most int) ([]sse
 	}
 	buf := make([]byte, 0, size)
 	for _, f := range frames {
-		at := len(buf)
-		buf = t.withID(buf, &f)
-		f.Block = buf[at:len(buf):len(buf)]
+		if f.Kind != sse.KindNote {
+			at := len(buf)
+			buf = t.withID(buf, &f)
+			f.Block = buf[at:len(buf):len(buf)]
+		}
 		out = append(out, f)
 	}
 	return out, nil

@@ -158,6 +158,7 @@ func (ts *topics) again() {
 	ts.mu.Unlock()
 	nudge(ts.openWake)
 	ts.lookAtAll()
+	ts.n.sent.tell(ts)
 }
 
 // run opens topics and gives them up until ctx is done.
@@ -220,7 +221,7 @@ func (ts *topics) open(ctx context.Context, part []*topic) error {
 	}
 	asked := make([]reconnect.OpenTopic, 0, len(part))
 	for _, t := range part {
-		asked = append(asked, reconnect.OpenTopic{Stream: t.ID, After: t.newest(), TTL: t.limits.TTL})
+		asked = append(asked, reconnect.OpenTopic{Stream: t.ID, After: t.known(), TTL: t.limits.TTL})
 	}
 	if len(asked) == 0 {
 		return nil

@@ -29,6 +29,7 @@ type Post struct {
 // Posts is what one topic adds to its log in one Publish.
 type Posts struct {
 	Stream sse.StreamID
+	After  sse.Pos // as of OpenTopic
 	Limits Limits
 	Posts  []Post
 }
@@ -57,8 +58,9 @@ type Posted struct {
 // OpenTopic is a topic that a node begins to follow, or goes on with.
 type OpenTopic struct {
 	Stream sse.StreamID
-	// After is the last position that the node knows, or zero. Never what a
-	// client says: it would push the numbering ahead.
+	// After is the last position that the caller knows to have been given out,
+	// of this numbering or one before, or zero. Only its Seq matters. Never what
+	// a client says: it would push the numbering ahead.
 	After sse.Pos
 	// TTL is the log's, see Limits.
 	TTL time.Duration
@@ -86,12 +88,24 @@ func Origin(epoch uint64) sse.Pos { return sse.Pos{Epoch: epoch, Seq: epoch * Ep
 // Journal is a Log that numbers topics by itself, so that every node may
 // publish. A numbering begins with the first Open or Publish, at Origin(now in
 // Unix milliseconds of the log's clock), and each frame has the Seq of the one
-// before plus one. A log that has lost what it knew begins a new numbering
-// above all that it may have given out; Seq never goes back, and what is
-// missing between shows as a [Gap]. The numbering outlives the log's frames
-// (see NumberingTTL): a topic whose frames are past their TTL still has a tail,
-// and Read tells whether anything came behind a position. A stream is either a
-// topic or not: what is published to must not be appended to.
+// before plus one. Seq never goes back: a log that may have lost what it knew
+// begins a new numbering above all that it may have given out.
+//
+// Whether frames are missing there is told by where it begins. At 1, and none
+// is known to be: Read goes on with it without a [Gap] behind the last frame of
+// the numbering before, as long as the log has that frame or still knows that it
+// was the last. At 2, and that is a hole, which everybody behind it is told of:
+// some caller's After was above what the log had. One that says so later, when
+// the numbering has begun, has yet another begin, with a hole. Positions that
+// the log does not know show as a Gap in any case.
+//
+// The numbering outlives the log's frames (see NumberingTTL): a topic whose
+// frames are past their TTL still has a tail, and Read tells whether anything
+// came behind a position. Read stops before a new numbering, and begins with it
+// when it is asked on. It is empty, without a Gap, where a new numbering has
+// begun behind a position and has no frames yet; the tail is then the Origin.
+// A stream is either a topic or not: what is published to must not be appended
+// to.
 //
 // All methods of Log's contract hold: concurrency, ctx, errors.
 type Journal interface {
@@ -100,13 +114,13 @@ type Journal interface {
 	// Open begins the numbering where there is none, puts off its end, and
 	// returns each topic's tail; in one round trip where the driver can. A
 	// tail below After means that the log has forgotten: the numbering then
-	// begins anew above After, and that is the tail.
+	// begins anew above After, with a hole, and that is the tail.
 	Open(ctx context.Context, topics []OpenTopic) ([]sse.Pos, error)
 
 	// Publish adds each topic's posts to its log, all or none of a topic's,
 	// all topics in one round trip where the driver can. Concurrent calls are
-	// numbered in one order that every reader sees. A topic may be in batch
-	// once. It has one result for each. Nothing is sent a second time by the
+	// numbered in one order that every reader sees. After is as with Open. A
+	// topic may be in batch once. It has one result for each. Nothing is sent a second time by the
 	// driver without knowing that the first was not taken.
 	Publish(ctx context.Context, batch []Posts) []Posted
 

@@ -12,6 +12,7 @@ import (
 // topic is what a log has besides when it numbers by itself. Its numbering
 // stands in the log's tail. A memLog with a topic outlives its frames.
 type topic struct {
+	hole      bool  // the numbering begins at 2
 	time      int64 // of the last frame, Unix milliseconds
 	gone      uint64
 	goneTime  int64 // gone is the Seq of the last frame that was dropped, this its time
@@ -76,18 +77,22 @@ func (m *Memory) forget(l *memLog, now int64) {
 }
 
 // number makes l, which must be locked, a topic whose numbering has come as
-// far as after, and puts off the end of that. It reports whether l has no
+// far as after, and puts off the end of that. One that begins anew has lost
+// what was up to after, so it begins with a hole. It reports whether l has no
 // place in the order of eviction yet.
 func (m *Memory) number(l *memLog, after sse.Pos, ttl time.Duration, now int64) (unplaced bool) {
 	unplaced = l.topic == nil && !l.queued
-	if l.topic == nil {
+	first := l.topic == nil
+	if first {
 		l.topic = new(topic)
 		m.account(l, 0, topicCost)
-		after.Seq = max(after.Seq, l.tail.Pos.Seq, 1)
 	}
-	if l.tail.Pos.Seq < after.Seq {
-		epoch := max(uint64(max(1, now/int64(time.Millisecond))), m.floor.Load(), after.Seq/EpochSeqs+1)
+	if known := l.tail.Pos.Seq; first || known < after.Seq {
+		epoch := max(uint64(max(1, now/int64(time.Millisecond))), m.floor.Load(), max(known, after.Seq)/EpochSeqs+1)
 		l.tail = Tail{Pos: Origin(epoch)}
+		if l.topic.hole = known < after.Seq; l.topic.hole {
+			l.tail.Pos.Seq++
+		}
 	}
 	if end := deadline(now, NumberingTTL(ttl)); end == 0 || end > l.expires.Load() {
 		l.expires.Store(end)
@@ -162,7 +167,7 @@ func (m *Memory) Publish(ctx context.Context, batch []Posts) []Posted {
 
 func (m *Memory) publish(b *Posts, d *Posted, now int64) {
 	l := m.locked(b.Stream, now)
-	m.number(l, sse.Pos{}, b.Limits.TTL, now)
+	m.number(l, b.After, b.Limits.TTL, now)
 	t := l.topic
 	t.time = max(t.time, now/int64(time.Millisecond))
 	d.Time = t.time
@@ -265,15 +270,38 @@ func (m *Memory) Since(ctx context.Context, stream sse.StreamID, at time.Time) (
 		if l.frames.n == 0 && l.tail.Pos.Seq > origin.Seq && t.goneTime >= ms {
 			return origin, nil // it was there
 		}
+		if t.hole && l.tail.Pos.Seq == origin.Seq+1 && ms <= int64(origin.Epoch) {
+			return origin, nil // the hole may be of that time
+		}
 		return l.tail.Pos, nil
 	}
 	f := &l.frames.chunks[chunk][i]
 	before := sse.Pos{Epoch: f.Pos.Epoch, Seq: f.Pos.Seq - 1}
 	origin := Origin(f.Pos.Epoch)
+	if l.hole(f) {
+		if ms <= int64(origin.Epoch) {
+			return origin, nil
+		}
+		return before, nil
+	}
 	if f == l.frames.first() && before != origin && (t.gone != before.Seq || t.goneTime >= ms) {
 		return origin, nil // what is missing before it may be of that time
 	}
 	return before, nil
+}
+
+// hole reports whether f is the first frame of a numbering that begins with a
+// hole. l must be locked.
+func (l *memLog) hole(f *sse.Frame) bool {
+	phantom := Origin(f.Pos.Epoch).Seq + 1
+	if f.Pos.Seq != phantom+1 {
+		return false
+	}
+	if f == l.frames.first() {
+		return l.topic.hole && f.Pos.Epoch == l.tail.Pos.Epoch
+	}
+	chunk, i := l.frames.search(func(f *sse.Frame) bool { return f.Pos.Seq >= phantom })
+	return f == &l.frames.chunks[chunk][i]
 }
 
 // Back implements [Journal].

@@ -19,15 +19,14 @@ func (l *Log) Open(ctx context.Context, topics []reconnect.OpenTopic) ([]sse.Pos
 	calls := make([]call, len(topics))
 	for i := range topics {
 		t := &topics[i]
-		after := t.After.Seq
-		if after >= maxSeq-reconnect.EpochSeqs {
-			return nil, fmt.Errorf("redislog: open: %w: no topic comes as far as %v", reconnect.ErrBatch, t.After)
+		if err := checkAfter(t.After); err != nil {
+			return nil, fmt.Errorf("redislog: open: %w", err)
 		}
 		tag := l.tag(t.Stream)
 		calls[i] = call{
 			script: l.open,
 			keys:   []string{tag + "seq", tag + "log"},
-			args:   []any{after, millis(reconnect.NumberingTTL(t.TTL))},
+			args:   []any{t.After.Seq, millis(reconnect.NumberingTTL(t.TTL))},
 		}
 	}
 	tails := make([]sse.Pos, len(topics))
@@ -45,6 +44,14 @@ func (l *Log) Open(ctx context.Context, topics []reconnect.OpenTopic) ([]sse.Pos
 		tails[i] = pos
 	}
 	return tails, nil
+}
+
+// checkAfter returns an error for what no topic comes as far as.
+func checkAfter(pos sse.Pos) error {
+	if pos.Seq >= maxSeq-reconnect.EpochSeqs {
+		return fmt.Errorf("%w: no topic comes as far as %v", reconnect.ErrBatch, pos)
+	}
+	return nil
 }
 
 // decodePos reads epoch and Seq from the front of a script's reply.
@@ -70,10 +77,15 @@ func (l *Log) Publish(ctx context.Context, batch []reconnect.Posts) []reconnect.
 	calls := make([]call, 0, len(batch))
 	at := make([]int, 0, len(batch)) // where in the batch each call is from
 	for i := range batch {
-		if len(batch[i].Posts) > 0 {
-			calls = append(calls, l.post(&batch[i]))
-			at = append(at, i)
+		if len(batch[i].Posts) == 0 {
+			continue
 		}
+		if err := checkAfter(batch[i].After); err != nil {
+			done[i].Err = fmt.Errorf("redislog: publish: %w", err)
+			continue
+		}
+		calls = append(calls, l.post(&batch[i]))
+		at = append(at, i)
 	}
 	if len(calls) == 0 {
 		return done
@@ -112,7 +124,7 @@ func (l *Log) post(b *reconnect.Posts) call {
 	}
 	tag := l.tag(b.Stream)
 	keys := append(make([]string, 0, 5), tag+"seq", tag+"log")
-	args := append(make([]any, 0, 8), max(0, b.Limits.Length), millis(b.Limits.TTL), millis(reconnect.NumberingTTL(b.Limits.TTL)), millis(once))
+	args := append(make([]any, 0, 8), max(0, b.Limits.Length), millis(b.Limits.TTL), millis(reconnect.NumberingTTL(b.Limits.TTL)), millis(once), b.After.Seq)
 	if once > 0 {
 		keys = append(keys, tag+"once", tag+"once0")
 	}

@@ -34,57 +34,6 @@ func mustPublish(t *testing.T, log *redislog.Log, batch []reconnect.Posts) recon
 	return d
 }
 
-// TestNumberingAfterRestart: a Redis that comes back, empty or with what it had
-// on disk by chance, gives no number out again.
-func TestNumberingAfterRestart(t *testing.T) {
-	for _, how := range []string{"empty", "all kept", "the last lost"} {
-		t.Run(how, func(t *testing.T) {
-			p := service.Redis(t)
-			p.KeepData = how != "empty"
-			c := connect(t, p)
-			log, _ := open(t, c)
-			id, quiet := sse.NewStreamID(), sse.NewStreamID()
-			first := mustPublish(t, log, note(id, 0, "a", "b", "c"))
-			mustPublish(t, log, note(quiet, 0, "a"))
-			if how == "the last lost" {
-				// What is written from here on never gets to the disk.
-				if err := c.ConfigSet(t.Context(), "appendonly", "no").Err(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			last := mustPublish(t, log, note(id, 0, "d", "e"))
-			p.Kill()
-			p.Start()
-
-			d := mustPublish(t, log, note(id, 0, "f"))
-			if d.Pos[0].Epoch <= last.Pos[1].Epoch || d.Pos[0] != (sse.Pos{Epoch: d.Pos[0].Epoch, Seq: d.Pos[0].Epoch*1000 + 1}) {
-				t.Fatalf("published at %v, at %v before", d.Pos, last.Pos)
-			}
-			// Who has the last message is told that there may be more that
-			// nobody has, and gets what is new.
-			got, err := log.Read(t.Context(), id, last.Pos[1], 10)
-			gap, ok := errors.AsType[*reconnect.Gap](err)
-			if !ok || gap.From != last.Pos[1].Seq+1 || gap.To != d.Pos[0].Seq-1 || len(got) != 1 || string(got[0].ID) != "f" {
-				t.Errorf("%v, %v", got, err)
-			}
-			// What was kept can still be had.
-			if how != "empty" {
-				got, err := log.Read(t.Context(), id, first.Pos[0], 2)
-				if err != nil || len(got) != 2 || string(got[1].ID) != "c" {
-					t.Errorf("%v, %v", got, err)
-				}
-			}
-			tails, err := log.Open(t.Context(), []reconnect.OpenTopic{{Stream: quiet}})
-			if err != nil || tails[0] != reconnect.Origin(tails[0].Epoch) || tails[0].Epoch <= last.Pos[1].Epoch {
-				t.Errorf("the quiet one opened at %v, %v", tails, err)
-			}
-			if d2 := mustPublish(t, log, note(id, 0, "g")); d2.Pos[0].Seq != d.Pos[0].Seq+1 {
-				t.Errorf("then at %v", d2.Pos)
-			}
-		})
-	}
-}
-
 // TestFailover: a replica that had not got everything takes over.
 func TestFailover(t *testing.T) {
 	master := service.Redis(t)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -78,7 +80,10 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 		return r.term(ctx, newest)
 	}
 
-	calls = []call{{script: r.log.terms, keys: []string{r.key}}}
+	calls = []call{
+		{script: r.log.terms, keys: []string{r.key}},
+		{args: []any{"hmget", r.numbering, "e", "p"}},
+	}
 	if err := r.log.run(ctx, calls); err != nil {
 		return err
 	}
@@ -92,12 +97,29 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 	if err != nil || end.Seq <= after.Seq {
 		return err
 	}
+	begun, ends, err := decodeBegun(calls[1].reply)
+	if err != nil {
+		return err
+	}
+	// unbroken reports whether nothing is missing between what is wanted next
+	// and the start of a numbering: what came before it is kept, or is known to
+	// be the end of the one before.
+	at, had := after.Seq, uint64(0)
+	unbroken := func(epoch uint64) bool {
+		return begun > 0 && at > 0 && r.next == at+1 && (had == at || epoch == begun && slices.Contains(ends, at))
+	}
 	for _, t := range terms {
+		if t.from == reconnect.Origin(t.epoch).Seq+1 && t.from > r.next && unbroken(t.epoch) {
+			r.next = t.from
+		}
+		if had = t.to; len(r.frames) > 0 && t.from > r.next {
+			break // a hole
+		}
 		if err := r.term(ctx, t); err != nil {
 			return err
 		}
 	}
-	if len(r.frames) > 0 {
+	if len(r.frames) > 0 || end == reconnect.Origin(begun) && unbroken(begun) {
 		return nil
 	}
 	if n := len(terms); n > 0 && terms[n-1].to >= r.next && r.again < 3 { // it was trimmed meanwhile
@@ -194,6 +216,33 @@ func decodePage(reply *redis.Cmd) ([]entry, error) {
 		}
 	}
 	return entries, nil
+}
+
+// decodeBegun reads the reply to HMGET of a numbering's epoch and of the Seqs
+// after which nothing is missing before it; 0 where there is none.
+func decodeBegun(reply *redis.Cmd) (epoch uint64, ends []uint64, err error) {
+	parts, err := reply.Slice()
+	if err != nil {
+		return 0, nil, failure(err)
+	}
+	texts := make([]string, 2)
+	for i := range min(len(parts), len(texts)) {
+		texts[i], _ = parts[i].(string)
+	}
+	if texts[0] == "" {
+		return 0, nil, nil
+	}
+	if epoch, err = strconv.ParseUint(texts[0], 10, 64); err != nil {
+		return 0, nil, broken("numbering", parts)
+	}
+	for text := range strings.FieldsSeq(texts[1]) {
+		end, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return 0, nil, broken("numbering", parts)
+		}
+		ends = append(ends, end)
+	}
+	return epoch, ends, nil
 }
 
 // Find implements [reconnect.Log]. It reads the log from its start.

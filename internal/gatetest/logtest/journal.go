@@ -266,6 +266,11 @@ func testOpenTopics(t *testing.T, s *suite) {
 	}
 }
 
+// hole is the tail of a numbering that begins with a hole and has no frames.
+func hole(epoch uint64) sse.Pos {
+	return sse.Pos{Epoch: epoch, Seq: reconnect.Origin(epoch).Seq + 1}
+}
+
 // testOpenAhead: who knows more than the log sees that it forgot. The
 // numbering begins anew above, and what is missing shows as a gap.
 func testOpenAhead(t *testing.T, s *suite) {
@@ -275,20 +280,25 @@ func testOpenAhead(t *testing.T, s *suite) {
 	ahead := d.Pos[2]
 	ahead.Seq += 123_456_789 // two minutes of epochs
 	tail := s.open(t, id, ahead)
-	if tail.Seq < ahead.Seq || tail.Epoch <= ahead.Epoch || tail != reconnect.Origin(tail.Epoch) {
+	if tail.Seq < ahead.Seq || tail.Epoch <= ahead.Epoch || tail != hole(tail.Epoch) {
 		t.Fatalf("behind %v, opened at %v", ahead, tail)
 	}
-	if again := s.open(t, id, ahead); again != tail {
-		t.Fatalf("opened at %v, then at %v", tail, again)
+	for _, after := range []sse.Pos{ahead, d.Pos[2], {Seq: ahead.Seq + 7}, {}} {
+		if again := s.open(t, id, after); again != tail {
+			t.Fatalf("opened at %v, then, behind %v, at %v", tail, after, again)
+		}
 	}
 	s.wantTail(t, id, reconnect.Tail{Pos: tail})
 	s.wantGap(t, id, ahead, ahead.Seq+1, tail.Seq, nil)
+	s.wantGap(t, id, d.Pos[2], d.Pos[2].Seq+1, tail.Seq, nil)
+	s.wantRead(t, id, tail, 10, nil)
 	more := posts(2)
 	d2 := s.publish(t, id, reconnect.Limits{}, more)
 	if d2.Pos[0] != (sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1}) {
 		t.Fatalf("opened at %v, published at %v", tail, d2.Pos)
 	}
 	s.wantGap(t, id, ahead, ahead.Seq+1, tail.Seq, framesOf(d2, more))
+	s.wantRead(t, id, tail, 10, framesOf(d2, more))
 	got, gaps := s.readFrom(t, id, d.Pos[0])
 	wantFrames(t, got, append(framesOf(d, list)[1:], framesOf(d2, more)...))
 	if want := (reconnect.Gap{From: d.Pos[2].Seq + 1, To: tail.Seq}); len(gaps) != 1 || gaps[0] != want {
@@ -300,6 +310,37 @@ func testOpenAhead(t *testing.T, s *suite) {
 			t.Errorf("%d back: %v, %v; want %v", n, pos, err, want)
 		}
 	}
+	// Nothing comes behind it, and the hole stays one.
+	ahead = sse.Pos{Epoch: tail.Epoch, Seq: d2.Pos[1].Seq + 1}
+	lost := s.open(t, id, ahead)
+	again := s.open(t, id, sse.Pos{Seq: lost.Seq + 1})
+	if lost != hole(lost.Epoch) || again != hole(again.Epoch) || again.Seq <= lost.Seq {
+		t.Errorf("opened at %v, then at %v", lost, again)
+	}
+	s.wantGap(t, id, d2.Pos[1], d2.Pos[1].Seq+1, again.Seq, nil)
+	s.wantGap(t, id, lost, lost.Seq+1, again.Seq, nil)
+}
+
+// testPublishAhead: the same with what is published.
+func testPublishAhead(t *testing.T, s *suite) {
+	id := sse.NewStreamID()
+	list := posts(3)
+	d := s.publish(t, id, reconnect.Limits{}, list)
+	more := posts(2)
+	for _, after := range []sse.Pos{{}, d.Pos[1], d.Pos[2]} { // what the log knows of changes nothing
+		tail := s.tail(t, id).Pos
+		d2 := s.Publish(t.Context(), []reconnect.Posts{{Stream: id, After: after, Posts: more}})[0]
+		if d2.Err != nil || d2.Pos[0] != (sse.Pos{Epoch: tail.Epoch, Seq: tail.Seq + 1}) {
+			t.Fatalf("behind %v, published at %+v", after, d2)
+		}
+	}
+	tail := s.tail(t, id).Pos
+	d2 := s.Publish(t.Context(), []reconnect.Posts{{Stream: id, After: sse.Pos{Seq: tail.Seq + 1}, Posts: more}})[0]
+	if d2.Err != nil || d2.Pos[0].Seq != hole(d2.Pos[0].Epoch).Seq+1 || d2.Pos[0].Epoch <= tail.Epoch {
+		t.Fatalf("behind one more than %v, published at %+v", tail, d2)
+	}
+	s.wantGap(t, id, tail, tail.Seq+1, d2.Pos[0].Seq-1, framesOf(d2, more))
+	s.wantGap(t, id, sse.Pos{Seq: tail.Seq + 1}, tail.Seq+2, d2.Pos[0].Seq-1, framesOf(d2, more))
 }
 
 // testForgot: frames that went, however they did, leave a gap behind, never a

@@ -75,6 +75,7 @@ func Run(t *testing.T, d Driver) {
 		{"PublishBig", testPublishBig},
 		{"OpenTopics", testOpenTopics},
 		{"OpenAhead", testOpenAhead},
+		{"PublishAhead", testPublishAhead},
 		{"Forgot", testForgot},
 		{"NumberingOutlives", testNumberingOutlives},
 		{"TopicLength", testTopicLength},

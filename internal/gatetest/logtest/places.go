@@ -57,10 +57,13 @@ func testSince(t *testing.T, s *suite) {
 	ahead.Seq += 500_000
 	s.later(t, frames[len(frames)-1].Time)
 	tail2 := s.open(t, id, ahead)
-	since(frames[len(frames)-1].Time+1, tail2)
+	lost := reconnect.Origin(tail2.Epoch) // what was lost may be of any time before
+	since(frames[len(frames)-1].Time+1, lost)
+	since(int64(tail2.Epoch), lost)
+	since(int64(tail2.Epoch)+1, tail2)
 	list := posts(4)
 	d := s.publish(t, id, reconnect.Limits{}, list)
-	since(d.Time, tail2)
+	since(d.Time, lost)
 	since(d.Time+1, d.Pos[3])
 	since(frames[0].Time, tail)
 	since(frames[10].Time+1, func() sse.Pos {

@@ -1,13 +1,14 @@
 -- Numbers posts and adds them to a topic's log; all or none.
 -- KEYS: the numbering, the log; if there is a Once, the ids of late and those
--- from before; who follows, if anybody keeps that. ARGV: Limits.Length or 0; TTL of the log and
--- of the numbering in ms or 0; the longest Once in ms or 0; then for each entry
--- the number of its frames and its value, and if there is a Once, for each
--- frame its size in the value, its Once or 0, and its id.
+-- from before; who follows, if anybody keeps that. ARGV: Limits.Length or 0; TTL
+-- of the log and of the numbering in ms or 0; the longest Once in ms or 0; the
+-- Seq that the caller knows of or 0; then for each entry the number of its frames
+-- and its value, and if there is a Once, for each frame its size in the value,
+-- its Once or 0, and its id.
 -- Returns the epoch, the last Seq, the time, who follows, and for each post
 -- that was there already which it is (from 1) and its position.
 local followers = {}
-local epoch, last, time, now, fields = number(KEYS[1], KEYS[2], 0)
+local epoch, last, time, now, fields, first = number(KEYS[1], KEYS[2], tonumber(ARGV[5]))
 if not epoch then
   return redis.error_reply('BROKEN numbering')
 end
@@ -31,7 +32,7 @@ local function add(n, value)
   local field = '1e0+' .. n .. '@' .. timeText
   local done = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, field, value)
   if not done then -- there is no log, or none any more
-    if before > epoch * 1000 then
+    if before > first then
       redis.call('HSET', KEYS[1], 'b', integer(before), 'bt', integer(timeBefore))
     end
     done = redis.pcall('XADD', KEYS[2], id, field, value)
@@ -64,7 +65,7 @@ end
 local dups = {}
 local here = {} -- ids of this call
 local post = 0
-local arg = 5
+local arg = 6
 while arg <= #ARGV do
   local n, value = ARGV[arg], ARGV[arg + 1]
   arg = arg + 2

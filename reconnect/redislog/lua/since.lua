@@ -1,7 +1,7 @@
 -- Returns the position that what was taken at a time or later follows: epoch
 -- and Seq.
 -- KEYS: the numbering, the log. ARGV: the time.
-local c = redis.call('HMGET', KEYS[1], 'e', 's', 't', 'b', 'bt')
+local c = redis.call('HMGET', KEYS[1], 'e', 's', 't', 'b', 'bt', 'h')
 local epoch, last, taken = tonumber(c[1]), tonumber(c[2]), tonumber(c[3])
 if not c[1] then
   return false
@@ -36,6 +36,9 @@ while entry do
   if time < t then
     if tail < t then
       if firstEpoch then
+        if t <= firstEpoch then -- a hole before it may be of that time
+          firstSeq = firstEpoch * 1000 + 1
+        end
         return {firstEpoch, firstSeq - 1}
       end
       entry = nil -- all that is kept is older
@@ -69,13 +72,17 @@ if not firstEpoch then
   if last > epoch * 1000 and taken and taken >= t and redis.call('XLEN', KEYS[2]) == 0 then
     return {epoch, epoch * 1000} -- it was there
   end
+  if c[6] == '1' and last == epoch * 1000 + 1 and t <= epoch then
+    return {epoch, epoch * 1000} -- the hole may be of that time
+  end
   return {epoch, last}
 end
 -- All that is kept is of that time. What is missing before it may be as well,
 -- unless it is known to be older.
 if firstSeq - 1 > firstEpoch * 1000 then
   local b, bt = tonumber(c[4]), tonumber(c[5])
-  if firstEpoch ~= epoch or not b or b ~= firstSeq - 1 or bt >= t then
+  local hole = c[6] == '1' and firstSeq - 1 == epoch * 1000 + 1 and t > epoch -- which is older
+  if firstEpoch ~= epoch or not hole and (not b or b ~= firstSeq - 1 or bt >= t) then
     return {firstEpoch, firstEpoch * 1000}
   end
 end
