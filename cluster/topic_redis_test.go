@@ -252,3 +252,58 @@ func TestQuietTopicsOnRedis(t *testing.T) {
 		}
 	}
 }
+
+// TestLostOnRedis: a Redis comes back without the last message, and somebody who
+// knows nothing of that publishes at once. Who followed says so; then everybody
+// who has been there before is told of a gap, also who comes back to a node that
+// never saw the message.
+func TestLostOnRedis(t *testing.T) {
+	p := service.Redis(t)
+	p.KeepData = true
+	a, b := onRedis(t, p, "a"), onRedis(t, p, "b")
+	until(t, "the nodes know each other", func() bool { return len(a.Peers()) == 2 && len(b.Peers()) == 2 })
+	topic := TopicOf("user/1")
+	r := a.subscribe(CursorFrom{}, nil, topic.Name)
+	a.Await(t.Context(), []Topic{topic}, SubscribeOptions{Limits: topicLimits})
+	client := redis.NewClient(&redis.Options{Addr: p.Addr, DialTimeout: time.Second})
+	defer client.Close()
+	stranger := redislog.New(client, "test")
+	publish := func(data string) sse.Pos {
+		t.Helper()
+		var d reconnect.Posted
+		until(t, data+" to be published", func() bool {
+			d = stranger.Publish(t.Context(), []reconnect.Posts{{
+				Stream: topic.ID, Limits: topicLimits, Posts: []reconnect.Post{{ID: []byte(data), Once: time.Minute, Block: []byte("data: " + data + "\n\n")}},
+			}})[0]
+			return d.Err == nil
+		})
+		return d.Pos[0]
+	}
+	publish("1")
+	until(t, "1 to arrive", func() bool { return len(r.said()) == 1 })
+	id := r.lastID()
+	if err := client.ConfigSet(t.Context(), "appendonly", "no").Err(); err != nil {
+		t.Fatal(err)
+	}
+	lost := publish("2")
+	until(t, "2 to arrive", func() bool { return len(r.said()) == 2 })
+	p.Kill()
+	p.Start()
+	if at := publish("3"); at.Epoch <= lost.Epoch {
+		t.Fatalf("3 is at %v, and 2 was at %v", at, lost)
+	}
+	until(t, "3 to arrive behind a gap", func() bool { return len(r.said()) == 3 && len(r.gaps()) > 0 })
+	until(t, "the log to know", func() bool {
+		back := b.subscribe(CursorFrom{ID: id}, nil, topic.Name)
+		until(t, "3 to arrive", func() bool { return len(back.said()) == 1 })
+		time.Sleep(50 * time.Millisecond)
+		back.leave()
+		return len(back.gaps()) > 0
+	})
+	publish("4")
+	back := b.subscribe(CursorFrom{ID: id}, nil, topic.Name)
+	until(t, "4 to arrive", func() bool { return len(back.said()) == 2 && len(r.said()) == 4 })
+	if said := fmt.Sprint(r.said(), back.said()); said != "[1 2 3 4] [3 4]" || len(back.gaps()) != 1 {
+		t.Errorf("got %s, gaps %q", said, back.gaps())
+	}
+}
