@@ -15,22 +15,22 @@ local function integer(n)
 end
 
 -- Returns the numbering as it stands: epoch, last Seq, time of the last frame,
--- the time now, the fields that a writer has to write, and the Seq after which
--- its first frame is. after is the Seq that the caller knows of, or 0.
+-- the time now, the fields that a writer has to write, and whether it is new.
+-- after is the Seq that the caller knows of, or 0.
 local function number(key, log, after)
   local clock = redis.call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local c = redis.call('HMGET', key, 'e', 's', 't', 'v', 'r', 'h', 'p')
+  local c = redis.call('HMGET', key, 'e', 's', 't', 'v', 'r')
   local epoch, last, time, seen = tonumber(c[1]), tonumber(c[2]), tonumber(c[3]) or 0, tonumber(c[4])
   if c[1] and not (epoch and last and last >= epoch * 1000) then
     return nil
   end
-  local ends = c[7] or ''
-  local first = (epoch or 0) * 1000 + (tonumber(c[6]) or 0)
   -- Whether who began it knew of less than what the one before had given out.
-  local known = last or 0
-  local stop = tonumber(string.match(ends, '%d+$'))
-  local lost = stop and after > stop and after < epoch * 1000
+  local lost = false
+  if epoch and after > 0 and after < epoch * 1000 then
+    local stop = tonumber(string.match(redis.call('HGET', key, 'p') or '', '%d+$'))
+    lost = stop and after > stop
+  end
   local anew = not epoch or last < after or lost
   local fields = {}
   if not seen or now < seen or now - seen >= 10 then
@@ -39,6 +39,7 @@ local function number(key, log, after)
     fields = {'v', integer(now), 'r', run}
   end
   if anew then
+    local known = last or 0
     if redis.call('EXISTS', log) == 1 then
       local info = redis.call('XINFO', 'STREAM', log)
       for i = 1, #info, 2 do
@@ -47,26 +48,24 @@ local function number(key, log, after)
         end
       end
     end
-    local hole = 0
-    if lost or after > known or epoch and first > epoch * 1000 and last == first then
+    local was = redis.call('HMGET', key, 'h', 'p')
+    local hole, ends = 0, ''
+    if lost or after > known or epoch and was[1] == '1' and last == epoch * 1000 + 1 then
       hole = 1 -- or there was one, and nothing behind it yet
-    end
-    if hole == 1 or not epoch then
-      ends = ''
-    elseif last == first and ends ~= '' and #ends < 300 then
-      ends = ends .. ' ' .. integer(last)
-    else
+    elseif epoch then
       ends = integer(last)
+      if last == epoch * 1000 and was[2] and was[2] ~= '' and #was[2] < 300 then
+        ends = was[2] .. ' ' .. ends
+      end
     end
     epoch = math.max(now, math.floor(math.max(known, after) / 1000) + 1)
-    first = epoch * 1000 + hole
-    last = first
+    last = epoch * 1000 + hole
     for _, v in ipairs({'e', integer(epoch), 's', integer(last), 'h', integer(hole), 'p', ends}) do
       fields[#fields + 1] = v
     end
     redis.call('HDEL', key, 'b', 'bt')
   end
-  return epoch, last, time, now, fields, first
+  return epoch, last, time, now, fields, anew
 end
 
 local function expire(key, ttl)

@@ -8,7 +8,7 @@
 -- Returns the epoch, the last Seq, the time, who follows, and for each post
 -- that was there already which it is (from 1) and its position.
 local followers = {}
-local epoch, last, time, now, fields, first = number(KEYS[1], KEYS[2], tonumber(ARGV[5]))
+local epoch, last, time, now, fields, anew = number(KEYS[1], KEYS[2], tonumber(ARGV[5]))
 if not epoch then
   return redis.error_reply('BROKEN numbering')
 end
@@ -32,7 +32,7 @@ local function add(n, value)
   local field = '1e0+' .. n .. '@' .. timeText
   local done = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', id, field, value)
   if not done then -- there is no log, or none any more
-    if before > first then
+    if not anew and before > epoch * 1000 + (tonumber(redis.call('HGET', KEYS[1], 'h')) or 0) then
       redis.call('HSET', KEYS[1], 'b', integer(before), 'bt', integer(timeBefore))
     end
     done = redis.pcall('XADD', KEYS[2], id, field, value)
