@@ -265,7 +265,7 @@ func TestSilenceIsNoticed(t *testing.T) {
 		time.Sleep(time.Minute)
 		h.saw(t)
 		b.set(func() { b.silent = false })
-		time.Sleep(l.opt.MaxWait + l.opt.Stall)
+		time.Sleep(l.opt.MaxWait + 2*l.opt.Stall) // the attempt under way may still fail
 		h.saw(t, "up true")
 	})
 }
