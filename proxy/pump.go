@@ -101,6 +101,9 @@ func (p *pump) run(ctx context.Context, cancel context.CancelCauseFunc, body io.
 		defer watchdog.Stop()
 	}
 	for {
+		if watchdog != nil {
+			watchdog.Stop() // while nothing is read, the silence is ours
+		}
 		if err := p.s.Wait(ctx); err != nil {
 			return p.ended(ctx, err), nil, nil
 		}

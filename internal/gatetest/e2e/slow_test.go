@@ -316,6 +316,34 @@ func TestSlowBackend(t *testing.T) {
 	})
 }
 
+// TestPausingClient: while a service is not read because its client does not
+// read, its silence is not its own, and no idle_timeout cuts it.
+func TestPausingClient(t *testing.T) {
+	const events, size, idle = 30_000, 1000, 500 * time.Millisecond
+	h := newHose(t)
+	for name, more := range map[string]string{"intake": "", "goroutine": "takeover = \"last-event-id\"\n"} {
+		t.Run(name, func(t *testing.T) {
+			n := Start(t, bin, "one", fmt.Sprintf(`
+[[upstream]]
+name = "hose"
+targets = [%q]
+idle_timeout = %q
+
+[[route]]
+path = "/"
+upstream = "hose"
+log_length = 100
+ring_events = 50
+%s`, h.URL, idle, more))
+			slow := lazily(t, fmt.Sprintf("%s/hose?n=%d&size=%d", n.URL, events, size), "")
+			slow.take(1, 10, size)
+			h.settled(t)
+			time.Sleep(3 * idle)
+			slow.rest(11, events, size)
+		})
+	}
+}
+
 // TestNeverReads: who never reads is cut after write_timeout, here and
 // elsewhere, and its place is free.
 func TestNeverReads(t *testing.T) {
