@@ -282,6 +282,9 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 // hijack hands the client's connection to hold, and books it; then, unless it
 // is nil, is called behind that.
 func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held, then func()) {
+	if then != nil {
+		st.pumps.Add(1) // close waits for what is only about to begin
+	}
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(conn net.Conn) {
 		f := hold(conn)
@@ -292,6 +295,7 @@ func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held, then
 		st.mu.Unlock()
 		if then != nil {
 			then()
+			st.pumps.Done()
 		}
 	})
 	st.mu.Lock()
