@@ -34,7 +34,7 @@ type streams struct {
 	drafts  drafts
 	intake  *intake.Set
 
-	pumps sync.WaitGroup
+	pumps crew
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 
@@ -282,9 +282,7 @@ func (st *streams) follow(x *exchange, s *cluster.Stream, h *head, a asks, after
 // hijack hands the client's connection to hold, and books it; then, unless it
 // is nil, is called behind that.
 func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held, then func()) {
-	if then != nil {
-		st.pumps.Add(1) // close waits for what is only about to begin
-	}
+	counted := then != nil && st.pumps.join() // close waits for what is only about to begin
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(conn net.Conn) {
 		f := hold(conn)
@@ -295,7 +293,7 @@ func (st *streams) hijack(x *exchange, c *client, hold func(net.Conn) held, then
 		st.mu.Unlock()
 		if then != nil {
 			then()
-			st.pumps.Done()
+			st.pumps.leave(counted)
 		}
 	})
 	st.mu.Lock()

@@ -17,9 +17,10 @@ type taken struct {
 	p   *pump
 	up  *answer
 
-	conn  atomic.Pointer[intake.Conn]
-	again func()
-	bad   error // what take said
+	conn    atomic.Pointer[intake.Conn]
+	again   func()
+	bad     error // what take said
+	counted bool  // in the crew
 }
 
 // take has the intake read an upstream's stream, where it can: from a
@@ -38,7 +39,7 @@ func (st *streams) take(run *started, p *pump, up *answer) bool {
 	o.Idle = p.route.Upstream.IdleTimeout
 	t := &taken{st: st, run: run, p: p, up: up}
 	t.again = t.resume
-	st.pumps.Add(1)
+	t.counted = st.pumps.join()
 	up.forget()
 	c, _, err := st.intake.Add(conn, o, t)
 	if err != nil {
@@ -67,7 +68,7 @@ func (t *taken) Take(b []byte) (more bool, err error) {
 
 // End implements intake.Sink.
 func (t *taken) End(err error) {
-	defer t.st.pumps.Done()
+	defer t.st.pumps.leave(t.counted)
 	if t.bad != nil {
 		t.st.ended(t.run, t.p, t.up, sse.EndCut, nil, t.bad)
 		return
