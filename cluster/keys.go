@@ -123,57 +123,109 @@ func (n *Node) free(key string, s *Stream) {
 	n.regs.do(func(ctx context.Context) error { return n.cfg.Registry.Release(ctx, key, s.ID) })
 }
 
+// joinLook is how long who joins a stream waits to be told that the upstream
+// has answered before it looks again who would know.
+const joinLook = time.Second
+
 // Join opens the stream that holds a key, for a client from the start, and
 // waits until its upstream has answered, at most until ctx is done. ErrUnknown
 // when there is no stream to join after all: its upstream answered with
 // something else, or its owner died before.
 func (n *Node) Join(ctx context.Context, now registry.Bid, local func(registry.Record) Local) (*Stream, error) {
-	if s := n.lookup(now.Stream); s != nil {
-		select {
-		case <-s.begun:
-		case <-ctx.Done():
-			s.Release()
+	s := n.lookup(now.Stream)
+	for s != nil && s.owned.Load() && !s.hasBegun(ctx, joinLook) {
+		s.Release()
+		if ctx.Err() != nil {
 			return nil, ErrUnavailable
 		}
-		if s.Record().State == registry.StateRefused {
-			s.Release()
-			return nil, ErrUnknown
+		s = n.lookup(now.Stream) // unless it was taken from us
+	}
+	if s == nil || !s.hasBegun(ctx, 0) {
+		rec, err := n.started(ctx, now)
+		if err == nil && s == nil {
+			// The owner's tag, since the registry may not have heard of it yet.
+			s, err = n.Open(ctx, now.Stream, reconnect.OwnerTag(rec.Owner), sse.Pos{}, local)
 		}
-		return s, nil
+		if err != nil {
+			if s != nil {
+				s.Release()
+			}
+			return nil, err
+		}
+		s.learn(rec)
 	}
-	// The owner's tag, since the registry may not have heard of it yet.
-	open := func() (*Stream, error) {
-		return n.Open(ctx, now.Stream, reconnect.OwnerTag(now.Owner), sse.Pos{}, local)
+	if s.Record().State == registry.StateRefused {
+		s.Release()
+		return nil, ErrUnknown
 	}
-	if now.Owner == n.ID() {
-		return open()
-	}
+	return s, nil
+}
+
+// started waits for the record of a stream of another node's whose upstream has
+// answered, at most until ctx is done. The owner tells when it does; no message
+// is relied on, since all is asked again. Errors: as Join.
+func (n *Node) started(ctx context.Context, now registry.Bid) (registry.Record, error) {
 	for {
-		actx, cancel := context.WithTimeout(ctx, time.Second)
-		rec, err := n.call(actx, now.Owner, bus.Message{Kind: kindAsk, Stream: now.Stream, Body: []byte{1}})
-		cancel()
-		answered := err == nil
+		err := error(ErrUnavailable)
+		var rec registry.Record
+		if now.Owner != n.ID() {
+			actx, cancel := context.WithTimeout(ctx, joinLook)
+			rec, err = n.call(actx, now.Owner, bus.Message{Kind: kindAsk, Stream: now.Stream, Body: []byte{1}})
+			cancel()
+		}
+		answered, forgotten := err == nil, errors.Is(err, ErrUnknown)
 		if !answered {
 			gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 			rec, err = n.cfg.Registry.Get(gctx, now.Stream)
 			cancel()
 		}
+		known := err == nil || errors.Is(err, registry.ErrUnknown)
 		switch {
 		case err == nil && rec.State == registry.StateRefused:
-			return nil, ErrUnknown
+			return rec, ErrUnknown
 		case err == nil && rec.State != registry.StateStarting:
-			return open()
-		case !answered && (err == nil || errors.Is(err, registry.ErrUnknown)):
+			return rec, nil
+		case err == nil && rec.Owner != now.Owner:
+			now.Owner = rec.Owner
+		case now.Owner == n.ID() && n.local(now.Stream) == nil:
+			if !known {
+				return rec, ErrUnavailable
+			}
+			return rec, ErrUnknown // it was ours, and is no more
+		case forgotten && known && err != nil:
+			return rec, ErrUnknown // neither its owner nor the registry has it
+		case !answered && known:
 			peers := *n.peers.Load()
 			if _, alive := peers[now.Owner]; !alive && n.mayJudge(peers) {
-				return nil, ErrUnknown
+				return rec, ErrUnknown
 			}
 		}
 		if ctx.Err() != nil {
-			return nil, ErrUnavailable
+			return rec, ErrUnavailable
 		}
 		sleep(ctx, 20*time.Millisecond)
 	}
+}
+
+// hasBegun waits so long, and no longer than ctx, for the upstream's answer.
+func (s *Stream) hasBegun(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-s.begun:
+		return true
+	default:
+	}
+	if wait <= 0 {
+		return false
+	}
+	look := time.NewTimer(wait)
+	defer look.Stop()
+	select {
+	case <-s.begun:
+		return true
+	case <-look.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // addPrint notes that a request's fingerprint leads to a stream.

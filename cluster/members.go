@@ -261,7 +261,14 @@ func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
 	default:
 		s.mu.Lock()
 		moved := rec.Owner != s.rec.Owner
+		if was := &s.rec; rec.State == registry.StateStarting { // the registry may be late
+			rec.State, rec.Head, rec.UpstreamID = was.State, was.Head, was.UpstreamID
+			rec.UpstreamIDs, rec.UpstreamRetry = was.UpstreamIDs, was.UpstreamRetry
+		}
 		s.rec = rec
+		if rec.State != registry.StateStarting {
+			s.open()
+		}
 		s.mu.Unlock()
 		if moved && rec.Owner != n.ID() {
 			s.refollow(ctx, s.fastest())

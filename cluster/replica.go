@@ -41,13 +41,27 @@ func (n *Node) Find(ctx context.Context, id sse.StreamID, owner [8]byte) (regist
 	return n.find(ctx, id, owner)
 }
 
-// find asks the registry, and the owner where the registry does not know: a
-// client may be back before its stream's record has got there.
+// find asks the registry, and the owner where the registry does not know, or
+// not that the upstream has answered: a client may be back, or join, before its
+// stream's record has got there.
 func (n *Node) find(ctx context.Context, id sse.StreamID, owner [8]byte) (registry.Record, error) {
 	gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	rec, err := n.cfg.Registry.Get(gctx, id)
 	cancel()
-	if err == nil {
+	switch {
+	case err != nil:
+	case rec.State != registry.StateStarting:
+		return rec, nil
+	case rec.Owner != n.ID():
+		actx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+		told, aerr := n.call(actx, rec.Owner, bus.Message{Kind: kindAsk, Stream: id})
+		cancel()
+		if aerr == nil {
+			told.Request = rec.Request // which no answer bears
+			return told, nil
+		}
+		return rec, nil
+	default:
 		return rec, nil
 	}
 	known := errors.Is(err, registry.ErrUnknown)
@@ -169,6 +183,32 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		n.wg.Go(func() { n.reconsider(n.ctx, s, "") })
 	}
 	return s, nil
+}
+
+// learn tells a replica that was opened from an old record what the upstream
+// has answered since.
+func (s *Stream) learn(rec registry.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owned.Load() || s.rec.State != registry.StateStarting || rec.State == registry.StateStarting {
+		return
+	}
+	s.rec.Head, s.rec.UpstreamID = rec.Head, rec.UpstreamID
+	s.rec.UpstreamIDs, s.rec.UpstreamRetry = rec.UpstreamIDs, rec.UpstreamRetry
+	s.rec.State = registry.StateLive // its end is told by its last frame
+	if rec.State == registry.StateRefused {
+		s.rec.State = rec.State
+	}
+	s.open()
+}
+
+// open closes begun. s.mu is held.
+func (s *Stream) open() {
+	select {
+	case <-s.begun:
+	default:
+		close(s.begun)
+	}
 }
 
 // logReaches reports whether a log has what comes after a position, or nothing

@@ -257,11 +257,7 @@ func (s *Stream) begin() {
 	s.mu.Lock()
 	waiting := s.waiting
 	s.waiting = nil
-	select {
-	case <-s.begun:
-	default:
-		close(s.begun)
-	}
+	s.open()
 	s.mu.Unlock()
 	s.announce()
 	for _, q := range waiting {
