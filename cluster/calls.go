@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ const (
 	// backend's is; answered with kindRecord, its Tail the place.
 	kindFind
 	// kindFindPrint asks a node for a stream of its own with a fingerprint
-	// and an id of the backend's; answered like kindFind.
+	// and an id of the backend's; answered like kindFind. A Tail of zero: there
+	// is such a stream, but memory cannot tell whether it had the id.
 	kindFindPrint
 	// kindTopic carries frames of a topic that are in its log.
 	kindTopic
@@ -271,28 +273,33 @@ func (n *Node) ask(ctx context.Context, to string, m bus.Message) (bus.Message, 
 }
 
 // callAll asks every live peer at once and returns the answers of those who
-// know something, at most after Config.Ask.
-func (n *Node) callAll(ctx context.Context, m bus.Message) (known []registry.Record) {
+// know something, at most after Config.Ask. all says that every peer has
+// answered, and that this node knows who they are.
+func (n *Node) callAll(ctx context.Context, m bus.Message) (known []registry.Record, all bool) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for peer := range *n.peers.Load() {
+	peers := *n.peers.Load()
+	all = n.mayJudge(peers)
+	for peer := range peers {
 		if peer == n.ID() {
 			continue
 		}
 		wg.Go(func() {
 			rec, err := n.call(ctx, peer, m)
-			if err != nil {
-				return
-			}
 			mu.Lock()
-			known = append(known, rec)
-			mu.Unlock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				known = append(known, rec)
+			case !errors.Is(err, ErrUnknown):
+				all = false
+			}
 		})
 	}
 	wg.Wait()
-	return known
+	return known, all
 }
 
 // nodeByTag finds the node whose tag an edge id bears: this one, a live peer,

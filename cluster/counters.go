@@ -80,3 +80,6 @@ func (n *Node) Stats() Stats {
 
 // Landed counts the times that another node began to follow a stream of ours.
 func (n *Node) Landed() uint64 { return n.count.landed.Load() }
+
+// CountGap counts a gap that the caller tells a client of by itself.
+func (n *Node) CountGap() { n.count.gaps.Add(1) }

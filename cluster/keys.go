@@ -250,8 +250,9 @@ var ErrPending = errors.New("cluster: a stream of this request is between two ow
 
 // ByPrint finds the one stream that a request with this fingerprint led to
 // and that has an event with this id of the backend's, and its position.
-// ErrUnknown when none has it, or several; ErrPending; ErrUnavailable when
-// nothing is known.
+// ErrUnknown when none has it, or several; ErrPending; ErrUnavailable when that
+// is not known: while the registry is away the peers' memory is asked, and only
+// all of them together can say that there is none.
 func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (Place, error) {
 	n.mu.Lock()
 	here := slices.Clone(n.prints[print])
@@ -264,7 +265,11 @@ func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (Place, err
 	defer cancel()
 	more, err := n.cfg.Registry.ByPrint(rctx, print)
 	if err != nil {
-		return Place{}, ErrUnavailable
+		found, all := n.askAll(ctx, print, id)
+		if len(found) == 0 && !all {
+			return Place{}, ErrUnavailable
+		}
+		return only(found, nil)
 	}
 	elsewhere := slices.DeleteFunc(more, func(id sse.StreamID) bool { return slices.Contains(here, id) })
 	if found, err := n.search(ctx, elsewhere, id); err != nil || len(found) > 0 {
@@ -272,7 +277,8 @@ func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (Place, err
 	}
 	// The client may be back before its stream's fingerprint has reached the
 	// registry: its owner knows.
-	return only(n.askAll(ctx, print, id), nil)
+	found, _ := n.askAll(ctx, print, id)
+	return only(found, nil)
 }
 
 // Place is where a stream has an id of the backend's.
@@ -311,17 +317,24 @@ func (n *Node) search(ctx context.Context, streams []sse.StreamID, id []byte) (f
 }
 
 // askAll asks every live peer for a stream of its own with this fingerprint
-// and this id of the backend's, at most for Config.Ask.
-func (n *Node) askAll(ctx context.Context, print string, id []byte) (found []Place) {
+// and this id of the backend's, at most for Config.Ask. all says that every one
+// of them could tell.
+func (n *Node) askAll(ctx context.Context, print string, id []byte) (found []Place, all bool) {
 	body := append(binary.AppendUvarint(nil, uint64(len(print))), print...)
-	for _, rec := range n.callAll(ctx, bus.Message{Kind: kindFindPrint, Body: append(body, id...)}) {
+	known, all := n.callAll(ctx, bus.Message{Kind: kindFindPrint, Body: append(body, id...)})
+	for _, rec := range known {
+		if rec.Tail.Seq == 0 {
+			all = false
+			continue
+		}
 		found = append(found, Place{rec.Stream, rec.Tail, reconnect.OwnerTag(rec.Owner)})
 	}
-	return found
+	return found, all
 }
 
 // findPrint is the answering end of askAll: what this node's memory has,
-// nothing where it has several.
+// nothing where it has several. Where it has none, but not all of a stream
+// either, the answer names that stream and no place.
 func (n *Node) findPrint(question []byte) (rec registry.Record, ok bool) {
 	size, k := binary.Uvarint(question)
 	if k <= 0 || size > uint64(len(question)-k) {
@@ -336,10 +349,11 @@ func (n *Node) findPrint(question []byte) (rec registry.Record, ok bool) {
 		if s == nil || !s.owned.Load() {
 			continue
 		}
-		if pos, _ := s.findInRing(id); pos.Seq > 0 {
-			if ok {
-				return rec, false
-			}
+		pos, whole := s.findInRing(id)
+		switch {
+		case pos.Seq > 0 && rec.Tail.Seq > 0:
+			return rec, false
+		case pos.Seq > 0 || !whole && !ok:
 			rec, ok = registry.Record{Stream: sid, Owner: n.ID(), Tail: pos}, true
 		}
 	}
@@ -355,8 +369,11 @@ func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Po
 	s := n.local(id)
 	mine := s != nil && s.owned.Load()
 	if mine {
-		if pos, whole := s.findInRing(want); whole && pos.Seq > 0 {
+		switch pos, whole := s.findInRing(want); {
+		case whole && pos.Seq > 0:
 			return pos, nil // the first one for sure, and nobody was asked
+		case whole:
+			return sse.Pos{}, ErrUnknown
 		}
 	}
 	lctx, lcancel := context.WithTimeout(ctx, n.cfg.Ask)

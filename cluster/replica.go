@@ -76,7 +76,7 @@ func (n *Node) find(ctx context.Context, id sse.StreamID, owner [8]byte) (regist
 	}
 	switch {
 	case owner == [8]byte{}: // a bare name: it may be anybody's
-		if told := n.callAll(ctx, ask); len(told) > 0 {
+		if told, _ := n.callAll(ctx, ask); len(told) > 0 {
 			return told[0], nil
 		}
 	case who != "" && who != n.ID():

@@ -83,24 +83,26 @@ func (st *streams) print(x *exchange, a asks, bodySum [sha256.Size]byte) string 
 }
 
 // byPrint serves a client that comes back with an id of the backend's, where
-// exactly one stream of the same request has it.
+// exactly one stream of the same request has it. Where that cannot be learned
+// now the client is asked to come back, as one with an edge id is: what may run
+// already is not run again.
 func (st *streams) byPrint(x *exchange, a asks) bool {
 	if anonymousCookies(x, a.who) || !x.readBody(x.route.AttachBodyLimit) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	var s *cluster.Stream
 	at, err := st.node.ByPrint(ctx, st.print(x, a, sha256.Sum256(x.body)), a.lastID)
+	if err == nil {
+		s, err = st.node.Open(ctx, at.Stream, at.Owner, at.Pos, func(registry.Record) cluster.Local { return st.local(x.route) })
+	}
 	switch {
-	case errors.Is(err, cluster.ErrPending):
+	case errors.Is(err, cluster.ErrUnknown):
+		return false // as without us: the backend is asked, with its id
+	case err != nil:
 		st.p.refuse(x, "stream_unavailable", x.route.Retry)
 		return true
-	case err != nil:
-		return false // as without us: the backend is asked, with its id
-	}
-	s, err := st.node.Open(ctx, at.Stream, at.Owner, at.Pos, func(registry.Record) cluster.Local { return st.local(x.route) })
-	if err != nil {
-		return false
 	}
 	return st.resume(x, a, s, at.Pos)
 }

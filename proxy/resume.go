@@ -128,6 +128,7 @@ func (st *streams) unknown(x *exchange, a asks, reason string) (answered bool) {
 		return true
 	}
 	x.setLastEventID(nil)
+	st.node.CountGap()
 	x.first = reconnect.AppendGap(nil, a.edge.Pos.Seq+1, 0, reconnect.GapUnknown, sse.LF)
 	return false
 }

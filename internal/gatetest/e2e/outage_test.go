@@ -123,3 +123,54 @@ func TestServicesRestartEmpty(t *testing.T) {
 		})
 	}
 }
+
+// TestOwnIDsWhileRedisStands: a client comes back to the other node with an id
+// of the backend's while Redis stands still. It is led to its stream over the
+// bus; where that stands still too, it is asked to come back. Nothing runs
+// twice.
+func TestOwnIDsWhileRedisStands(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	a, b := w.pair(t, "")
+	for method, path := range map[string]string{"POST": "/count?n=600&every=5ms&ids=1", "GET": "/count?n=600&every=5ms&ids=1&get"} {
+		ask := func(n *Node, id string) *Stream {
+			h := map[string]string{}
+			if id != "" {
+				h["Last-Event-ID"] = id
+			}
+			if method == "GET" {
+				h["Accept"] = "text/event-stream"
+			}
+			return Do(t, Request{Method: method, URL: n.URL + path, Header: h})
+		}
+		s := ask(a, "")
+		got := s.Take(20)
+		before := w.backend.Runs("/count")
+		w.redis.Pause()
+		far := ask(b, s.LastID)
+		if far.ID() != s.ID() {
+			t.Errorf("%s: answered %d, by stream %q and not %q", method, far.Resp.StatusCode, far.ID(), s.ID())
+		}
+		w.rabbit.Pause()
+		told := ask(b, s.LastID)
+		line, _ := told.Line()
+		switch {
+		case method == "POST" && (told.Resp.StatusCode != 503 || told.Resp.Header.Get("Retry-After") == "" || !strings.Contains(line, "stream_unavailable")):
+			t.Errorf("POST: answered %d: %q", told.Resp.StatusCode, line)
+		case method == "GET" && (told.Resp.StatusCode != 200 || !strings.HasPrefix(line, "retry:")):
+			t.Errorf("GET: answered %d: %q", told.Resp.StatusCode, line)
+		}
+		told.Close()
+		w.rabbit.Resume()
+		w.redis.Resume()
+		rest, clean := far.Rest()
+		want(t, append(got, rest...), Numbers(1, 600, true))
+		if !clean {
+			t.Errorf("%s: the end was not clean", method)
+		}
+		s.Close()
+		if runs := w.backend.Runs("/count"); runs != before {
+			t.Errorf("%s: the backend ran %d times more", method, runs-before)
+		}
+		acquainted(t, a, b)
+	}
+}

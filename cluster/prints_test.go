@@ -1,0 +1,55 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+)
+
+// TestPrintsWithoutRegistry: while the registry is away, that no stream has an
+// id is said only where every peer's memory could tell.
+func TestPrintsWithoutRegistry(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b", "c")
+		whole := n[0].begin(nil)
+		whole.SetUpstreamIDs("whole")
+		whole.send(10)
+		trimmed := n[0].begin(func(spec *Spec) { spec.Local.RingEvents = 20 })
+		trimmed.SetUpstreamIDs("trimmed")
+		for range 10 {
+			trimmed.send(100)
+			wait(tailCheck) // the log has them: memory may let them go
+		}
+		synctest.Wait()
+		w.log.set(hung)
+		w.reg.set(hung)
+		stranger := w.start("d", nil) // has never learned who the others are
+		w.nodes = append(w.nodes, stranger)
+		for _, c := range []struct {
+			n         *node
+			print, id string
+			want      error
+		}{
+			{n[1], "whole", "u9", nil},
+			{n[1], "whole", "u11", ErrUnknown},
+			{n[0], "whole", "u11", ErrUnknown},
+			{n[1], "another", "u9", ErrUnknown},
+			{n[1], "trimmed", "u1000", nil},
+			{n[1], "trimmed", "u3", ErrUnavailable}, // only the log had it
+			{n[0], "trimmed", "u3", ErrUnavailable},
+			{stranger, "whole", "u9", ErrUnavailable},
+		} {
+			if _, err := c.n.ByPrint(context.Background(), c.print, []byte(c.id)); !errors.Is(err, c.want) {
+				t.Errorf("%s: %s of %s: %v, want %v", c.n.ID(), c.id, c.print, err, c.want)
+			}
+		}
+		n[2].kill() // it may have had a stream of the request
+		if _, err := n[1].ByPrint(context.Background(), "another", []byte("u9")); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("with a peer that does not answer: %v", err)
+		}
+		if _, err := n[1].ByPrint(context.Background(), "whole", []byte("u9")); err != nil {
+			t.Errorf("what one peer has, with another that does not answer: %v", err)
+		}
+	})
+}
