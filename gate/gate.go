@@ -63,6 +63,7 @@ type Gate struct {
 	server   *fasthttp.Server
 
 	draining atomic.Bool
+	piped    atomic.Int64 // streams that are being published on the internal listener
 	killed   atomic.Bool
 	dead     context.Context // done when Kill was called
 	kill     context.CancelFunc
@@ -342,6 +343,12 @@ func (g *Gate) leave(now context.Context, failed bool) {
 	g.log.Info("draining", zap.Int("connections", g.node.Connections()), zap.Int("other_nodes", others),
 		zap.Duration("drain_timeout", g.cfg.Load().Node.DrainTimeout))
 	g.proxy.DrainAll(ctx, others > 0)
+	for ctx.Err() == nil && g.piped.Load() > 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && g.node.Connections() > 0 {
 		g.log.Warn("drain_timeout passed with clients still connected; raise node.drain_timeout to let them finish",
 			zap.Int("connections", g.node.Connections()))

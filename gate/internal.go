@@ -32,7 +32,13 @@ func (g *Gate) internalServer() *http.Server {
 		metrics.WriteProcessMetrics(w)
 	})
 	if g.push != nil {
-		mux.Handle("/api/", g.pushAPI())
+		api := g.pushAPI()
+		mux.Handle("/api/", api)
+		mux.HandleFunc("/api/v1/streams/", func(w http.ResponseWriter, r *http.Request) {
+			g.piped.Add(1)
+			defer g.piped.Add(-1)
+			api.ServeHTTP(w, r)
+		})
 	}
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 }

@@ -53,6 +53,7 @@ type call struct {
 	opt *settings
 	who *auth.Identity
 	id  string // of the request
+	all bool   // the body was read to its end
 }
 
 // answer writes v as JSON.
@@ -81,10 +82,18 @@ var (
 	noSniff  = []string{"nosniff"}
 )
 
+// refusedWait is how long a client that was refused may go on sending.
+const refusedWait = time.Second
+
 // refuse writes a refusal.
 func (c *call) refuse(f *refusal) {
 	c.stats.refuse(f.reason)
 	h := c.w.Header()
+	if c.r.ContentLength != 0 && !c.all {
+		// Else net/http would wait for the rest before it answers.
+		h.Set("Connection", "close")
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(refusedWait)) // where it is supported
+	}
 	if f.after > 0 {
 		h.Set("Retry-After", strconv.FormatInt(max(1, int64((f.after+time.Second-1)/time.Second)), 10))
 	}

@@ -60,6 +60,7 @@ func (c *call) json() (*work, *refusal) {
 		w.free()
 		return nil, c.tooLarge()
 	}
+	c.all = true
 	w.scan = scanner{in: w.body.Bytes(), out: w.scan.out[:0]}
 	return w, nil
 }

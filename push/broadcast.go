@@ -17,6 +17,9 @@ const inBroadcast = 500
 // if it does not say, to everybody who is connected, each connection once.
 func (c *call) broadcast() {
 	m, bad := c.message()
+	if bad == nil && m.named == 0 && m.aimed {
+		bad = needTarget("target") // a name that is misspelt is not everybody
+	}
 	if bad == nil && m.named == 0 && !c.who.MayPublish(string(auth.Everything)) {
 		bad = forbidden("target", "is missing, and you may not publish to everybody")
 	}

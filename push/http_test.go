@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"ssegate/cluster"
 )
@@ -73,6 +76,39 @@ func TestOverHTTP(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(b), `"too_large"`) {
 			t.Errorf("%s %s", resp.Status, b)
+		}
+	}
+}
+
+// Who is refused is told so at once, although its body is not whole yet.
+func TestRefusedInTheMiddle(t *testing.T) {
+	a, err := New(Config{Cluster: nowhere{}, Options: Options{Alone: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(a)
+	defer s.Close()
+	for request, status := range map[string]string{
+		"POST /api/v1/streams/user/a%2fb HTTP/1.1\r\nContent-Type: text/event-stream":                           "400",
+		"POST /api/v1/streams/user/a HTTP/1.1\r\nX: y":                                                          "415",
+		"POST /api/v1/nothing HTTP/1.1\r\nContent-Type: text/event-stream":                                      "404",
+		"POST /api/v1/messages/send HTTP/1.1\r\nContent-Type: text/plain":                                       "415",
+		"POST /api/v1/streams/user/a HTTP/1.1\r\nContent-Type: text/event-stream\r\nX-Send: event: ssegate.gap": "400",
+	} {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := "data: 1\n\n"
+		if _, event, ok := strings.Cut(request, "X-Send: "); ok {
+			body = event + "\ndata: 1\n\n"
+		}
+		fmt.Fprintf(c, "%s\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", request, s.Listener.Addr(), len(body), body)
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		c.Close()
+		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 "+status) {
+			t.Errorf("%q: %q, %v", request, line, err)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type message struct {
 	at    [5]Place  // where it goes
 	n     int       // how many of at there are
 	named int       // how many of them its target names; what follows is the service's own copy
+	aimed bool      // it has a target
 	about narrowing // who of those that listen there gets it
 	prio  Priority
 	ttl   time.Duration // 0 = as long as the topic keeps it
@@ -385,7 +386,8 @@ func (r *reader) read(m *message, e *envelope) {
 // task_id say who of those there gets it or, alone, name the channels.
 // connection_id does the same: it is a place only where it stands alone.
 func (r *reader) readTarget(m *message, e *envelope) {
-	if e.target.there() && e.target.kind != '{' {
+	m.aimed = e.target.there()
+	if m.aimed && e.target.kind != '{' {
 		r.wrong("target", "is "+e.target.sort()+`, want an object: {"user_id": "…"}`)
 	}
 	for _, f := range []struct {

@@ -215,6 +215,8 @@ func TestBroadcast(t *testing.T) {
 			t.Errorf("%s", a.raw)
 		}
 		w.is(n[0].post("/api/v1/messages/broadcast", `{"data":2,"target":{"channel":"b"}}`), 200)
+		w.is(n[0].post("/api/v1/messages/broadcast", `{"data":3,"target":{"chanel":"b"}}`), 400)
+		w.is(n[0].post("/api/v1/messages/broadcast", `{"data":3,"target":{}}`), 400)
 		wait(time.Second)
 		for i, c := range clients {
 			want := []string{"1"}

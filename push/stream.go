@@ -63,6 +63,7 @@ type pipe struct {
 	id      string
 	mark    Mark // what begin said
 	marks   bool
+	over    bool // its end is being told, whatever has expired
 	targets []pipeTarget
 	blocks  [][]byte // to be published
 	size    int      // of blocks
@@ -117,7 +118,7 @@ func (c *call) stream() {
 		// The publisher may be gone, and its context with it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), streamBye)
 		defer cancel()
-		p.blocks, p.size = nil, 0
+		p.blocks, p.size, p.over = nil, 0, true
 		_ = p.say(ctx, &end) // nothing more can be done for them
 	}
 	answer.State = end.State
@@ -266,7 +267,7 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 	if len(p.blocks) == 0 {
 		return nil
 	}
-	if end := p.c.who.Expires; !end.IsZero() && !time.Now().Before(end) {
+	if end := p.c.who.Expires; !p.over && !end.IsZero() && !time.Now().Before(end) {
 		return &refusal{status: http.StatusUnauthorized, reason: "token_expired", detail: "the token has expired; what came before was published"}
 	}
 	if !p.pace(ctx) {
