@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,17 +75,18 @@ func TestPushStreams(t *testing.T) {
 		// Streams to one topic mix, but each stays in order.
 		s := EventSource(t, b.URL+"/sse/user/mix", "")
 		const streams, events = 5, 40
+		var publishers sync.WaitGroup
 		for i := range streams {
 			var body bytes.Buffer
 			for n := range events {
 				fmt.Fprintf(&body, "data: %d of %d\n\n", n, i)
 			}
 			p := publisher(t, []*Node{a, b}[i%2])
-			go func() {
+			publishers.Go(func() {
 				if out, err := p.Stream(t.Context(), client.Body{Reader: &body, Type: "text/event-stream"}, "user/mix"); err != nil || out.Events != events {
 					t.Errorf("%+v, %v", out, err)
 				}
-			}()
+			})
 		}
 		next := [streams]int{}
 		for range streams * (events + 2) {
@@ -98,6 +100,7 @@ func TestPushStreams(t *testing.T) {
 			}
 			next[i]++
 		}
+		publishers.Wait()
 	})
 
 	t.Run("bytes", func(t *testing.T) {
