@@ -311,6 +311,21 @@ func TestSlowBackend(t *testing.T) {
 		first := lazily(t, a.URL+url, "")
 		first.take(1, 10, size)
 		far := lazily(t, b.URL+url, first.last)
+		// While nobody seems to follow, a service is read as fast as it goes.
+		for end := time.Now().Add(Patience); ; time.Sleep(5 * time.Millisecond) {
+			resp, err := http.Get(byName(a, first.id()) + "/status")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if strings.Contains(string(body), `"followers":2`) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the owner does not know of its second follower: %s", body)
+			}
+		}
 		first.resp.Body.Close()
 		check(t, far, 10, log/2)
 	})
