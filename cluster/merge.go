@@ -178,17 +178,17 @@ func (m *merger) run() {
 	var later []*part // that could not be read
 	for {
 		m.mu.Lock()
-		todo := append(later, m.dirty...)
+		due := append(later, m.dirty...)
 		later = nil
 		m.dirty = nil
-		for _, p := range todo {
+		for _, p := range due {
 			p.marked = false
 		}
 		m.mu.Unlock()
-		for len(todo) > 0 {
+		for len(due) > 0 {
 			// In turns, so that a busy topic does not keep the others waiting.
-			more := todo[:0]
-			for _, p := range todo {
+			more := due[:0]
+			for _, p := range due {
 				switch n, err := m.page(ctx, p); {
 				case ctx.Err() != nil:
 					return
@@ -198,7 +198,7 @@ func (m *merger) run() {
 					more = append(more, p)
 				}
 			}
-			todo = more
+			due = more
 		}
 		wait := m.ids.renew()
 		if len(later) > 0 {

@@ -32,9 +32,9 @@ type loop struct {
 	rounds   []func() bool  // called each round; true: there is more to do at once
 	gone     chan struct{}
 
-	mu     sync.Mutex
-	todo   []func()
-	closed bool
+	mu      sync.Mutex
+	waiting []func()
+	closed  bool
 }
 
 // registration has a number, so that an event for a descriptor that was closed
@@ -103,7 +103,7 @@ func (l *loop) call(f func()) {
 		l.mu.Unlock()
 		return
 	}
-	l.todo = append(l.todo, func() { defer close(done); f() })
+	l.waiting = append(l.waiting, func() { defer close(done); f() })
 	l.mu.Unlock()
 	l.poke()
 	<-done
@@ -162,10 +162,10 @@ func (l *loop) run() {
 			}
 		}
 		l.mu.Lock()
-		todo, closed := l.todo, l.closed
-		l.todo = nil
+		waiting, closed := l.waiting, l.closed
+		l.waiting = nil
 		l.mu.Unlock()
-		for _, f := range todo {
+		for _, f := range waiting {
 			f()
 		}
 		if closed {
