@@ -401,6 +401,9 @@ func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Po
 	case errors.Is(aerr, ErrUnknown):
 		return sse.Pos{}, unknownOr(err)
 	}
+	if peers := *n.peers.Load(); !n.cares(peers, rec.Owner) && n.mayJudge(peers) {
+		return sse.Pos{}, unknownOr(err) // it died before the log had the event: nobody has it any more
+	}
 	return sse.Pos{}, ErrPending
 }
 

@@ -53,3 +53,33 @@ func TestPrintsWithoutRegistry(t *testing.T) {
 		}
 	})
 }
+
+// TestPrintAheadOfLog: who comes back with an id that its dead node had not yet
+// written to the log waits until the node is known to be dead, and no longer.
+func TestPrintAheadOfLog(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		s := n[0].begin(nil)
+		s.SetUpstreamIDs("p")
+		s.send(19)
+		wait(tailCheck)
+		w.log.set(hung)
+		s.send(1)
+		n[0].kill()
+		w.log.set(nil)
+		ask := func(id string) error {
+			_, err := n[1].ByPrint(context.Background(), "p", []byte(id))
+			return err
+		}
+		if err := ask("u20"); !errors.Is(err, ErrPending) {
+			t.Errorf("while its node may live: %v", err)
+		}
+		wait(deadAfter + 3*checkEvery)
+		if err := ask("u20"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("when its node is dead: %v", err)
+		}
+		if err := ask("u19"); err != nil {
+			t.Errorf("what the log has: %v", err)
+		}
+	})
+}

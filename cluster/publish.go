@@ -373,8 +373,8 @@ func (b *batch) send(n *Node, i int, p *reconnect.Posted, to []string) {
 	}
 }
 
-// followers tells which of the nodes that follow a topic live, and which are
-// to be sent to: the others, also such as are not listed yet.
+// followers tells which of the nodes that follow a topic live, in order, and
+// which are to be sent to: the others, also such as are not listed yet.
 func (n *Node) followers(all []string) (live, to []string) {
 	for _, id := range all {
 		if id != n.ID() {
@@ -384,6 +384,7 @@ func (n *Node) followers(all []string) (live, to []string) {
 			live = append(live, id)
 		}
 	}
+	slices.Sort(live) // people read it
 	return live, to
 }
 

@@ -239,11 +239,20 @@ func (h *Hub) holdPolled(c net.Conn) Conn {
 	return &polledConn{p: h.poller, c: sc, raw: raw}
 }
 
+// unsent is how many bytes the kernel takes beyond what it may send now. Its
+// own idea is several megabytes, for every client that does not read: memory,
+// and a follower's place in the stream that is that far from what its client
+// has.
+const unsent = 256 << 10
+
 func (c *polledConn) Start(p Peer, stall time.Duration) error {
 	c.peer, c.stall = p, uint32(stall.Milliseconds())
-	if _, ok := c.c.(*net.TCPConn); ok && stall > 0 {
+	if _, ok := c.c.(*net.TCPConn); ok {
 		c.raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.stall))
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
+			if stall > 0 {
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.stall))
+			}
 		})
 	}
 	c.state.Store(connStarted)

@@ -48,7 +48,7 @@ func TestUnreadInput(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Follow(h.Hold(server), FollowOptions{Chunked: true})
-		s.Append(append(events(1, 2000, 200), endFrame(2001, sse.EndFinished)))
+		s.Append(append(events(1, 1000, 200), endFrame(1001, sse.EndFinished)))
 		s.Flush()
 		if why := l.next(t); why != ReasonFinished {
 			t.Fatal("left:", why)
@@ -68,7 +68,7 @@ func TestUnreadInput(t *testing.T) {
 			t.Fatal("not whole")
 		}
 		seqs, _ := numbers(text)
-		consecutive(t, seqs, 1, 2000)
+		consecutive(t, seqs, 1, 1000)
 		// The hub's end is closed soon after the client's.
 		client.Close()
 		until(t, "closing", func() bool {

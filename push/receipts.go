@@ -355,5 +355,6 @@ func (c *call) howFar(ctx context.Context, r *receipt) any {
 			}
 		}
 	}
+	slices.Sort(out.Routed)
 	return out
 }

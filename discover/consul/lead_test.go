@@ -75,9 +75,10 @@ func TestLeadMoves(t *testing.T) {
 	if ok, err := b.Lead(t.Context()); ok || err != nil {
 		t.Errorf("Lead after leaving: %t, %v", ok, err)
 	}
-	if ok, err := a.Lead(t.Context()); !ok || err != nil { // at once, and not in b's minute
-		t.Errorf("Lead after the other has left: %t, %v", ok, err)
-	}
+	// Not after b's minute: lead waits half as long. Not always at once either:
+	// the delay that Consul lays on the lock when a session ends, as a's did,
+	// may outlast b's time.
+	lead(t, a, true)
 }
 
 // TestSessionLost: who loses the session behind the lock gets another.
