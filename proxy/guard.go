@@ -232,17 +232,17 @@ func (x *exchange) takeTarget(uri string, hosts int) *refusal {
 	return nil
 }
 
+func (x *exchange) requestID() string { return requestID(x.header("X-Request-Id")) }
+
 // requestID is the client's X-Request-Id if it is one that may stand in a log
 // line and a header, else a new one.
-func (x *exchange) requestID() string {
-	if id := x.header("X-Request-Id"); id != "" && len(id) <= 128 {
-		sane := true
-		for _, c := range []byte(id) {
-			sane = sane && (isAlnum(c) || strings.IndexByte("._-:/+=@", c) >= 0)
-		}
-		if sane {
-			return id
-		}
+func requestID(clients string) string {
+	sane := clients != "" && len(clients) <= 128
+	for i := 0; sane && i < len(clients); i++ {
+		sane = isAlnum(clients[i]) || strings.IndexByte("._-:/+=@", clients[i]) >= 0
+	}
+	if sane {
+		return clients
 	}
 	const digits = "0123456789abcdefghijklmnopqrstuv"
 	var b [26]byte

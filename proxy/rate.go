@@ -117,10 +117,13 @@ func (p *Proxy) LimitPrincipals(h http.Handler, who func(*http.Request) string) 
 				if wait, ok := p.perWho.Take(string(subject(name)), time.Now()); !ok {
 					why := tooManyOfPrincipal
 					p.counters.refused(why.reason)
+					id := requestID(r.Header.Get("X-Request-Id"))
 					w.Header().Set("Retry-After", retryAfter(wait))
 					w.Header().Set("Content-Type", "application/json")
+					w.Header().Set("Cache-Control", "no-store")
+					w.Header()["X-Request-Id"] = []string{id}
 					w.WriteHeader(why.status)
-					w.Write(errorBody(why.reason, why.detail, r.Header.Get("X-Request-Id")))
+					w.Write(errorBody(why.reason, why.detail, id))
 					return
 				}
 			}
