@@ -78,6 +78,9 @@ func (x *exchange) wants() (w wants, bad *refusal) {
 		if err != nil {
 			return w, badField(k, "is not well escaped")
 		}
+		if value == "" { // it may be meant to say something, and would say nothing
+			return w, badField(k, "is empty: give it a value or leave it out")
+		}
 		if had, twice := seen[k]; twice && had != value {
 			return w, badField(k, "is given twice")
 		}

@@ -29,7 +29,7 @@ func TestTopicsOf(t *testing.T) {
 	user("/sse/user/%E5%BC%A0", "user/张")
 	user("/sse/user/a+b", "user/a+b")
 	for _, bad := range []string{
-		"", "/", "/a/b", "/a%2Fb", "/a/", "//a", "/*", "/a*", "/%2A", "/a%00", "/a%0d%0aid:x", "/a%", "/%zz", "/%ff", "/a,b", "/" + strings.Repeat("x", 300),
+		"", "/", "/..", "/%2e%2E", "/.", "/a/b", "/a%2Fb", "/a/", "//a", "/*", "/a*", "/%2A", "/a%00", "/a%0d%0aid:x", "/a%", "/%zz", "/%ff", "/a,b", "/" + strings.Repeat("x", 300),
 	} {
 		user("/sse/user"+bad, "bad_user_id")
 	}
@@ -67,7 +67,10 @@ func TestWants(t *testing.T) {
 	f("", wants{}, "")
 	f("session_id=s1&kb_id=k&task_id=t%201", wants{session: "s1", kb: "k", task: "t 1"}, "")
 	f("withCredentials=true&r=0.123&_=1&x=%zz", wants{}, "") // what polyfills add
-	f("session_id=", wants{}, "")
+	for _, name := range []string{"session_id", "kb_id", "task_id", "last", "since"} {
+		f(name+"=", wants{}, "bad_"+name)
+		f("last=2&"+name, wants{}, "bad_"+name)
+	}
 	f("last=20", wants{last: 20}, "")
 	f("last=0", wants{}, "")
 	f("since=2025-07-30T15:10:00Z", wants{since: at}, "")

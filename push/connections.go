@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"sort"
 	"strconv"
@@ -83,17 +84,12 @@ func (c *call) connections() {
 		c.refuse(bad)
 		return
 	}
-	q := c.r.URL.Query()
-	limit := defaultPage
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxPage {
-			c.refuse(invalidQuery("limit", "is no number from 1 to "+strconv.Itoa(maxPage)))
-			return
-		}
-		limit = n
+	q, limit, bad := c.filters()
+	if bad != nil {
+		c.refuse(bad)
+		return
 	}
-	user, node, topic := q.Get("user"), q.Get("node"), q.Get("topic")
+	user, node, topic := q["user"], q["node"], q["topic"]
 	l, bad := c.listing(freshList)
 	if bad != nil {
 		c.refuse(bad)
@@ -104,7 +100,7 @@ func (c *call) connections() {
 		Total       int          `json:"total"` // that match, on all pages
 		Next        string       `json:"next,omitempty"`
 	}{Connections: []connection{}}
-	after := q.Get("cursor")
+	after := q["cursor"]
 	begin := sort.Search(len(l.list), func(i int) bool { return l.list[i].ID > after })
 	for i := range l.list {
 		conn := &l.list[i]
@@ -122,6 +118,66 @@ func (c *call) connections() {
 		out.Connections = append(out.Connections, tell(conn))
 	}
 	c.answer(http.StatusOK, out)
+}
+
+// filters reads what a list of connections is asked to have. All that is wrong
+// is told, for a filter that is passed over lists more than was asked for.
+func (c *call) filters() (q map[string]string, limit int, bad *refusal) {
+	q, bad = c.query("user", "node", "topic", "limit", "cursor")
+	if bad != nil {
+		return nil, 0, bad
+	}
+	var p problems
+	limit = defaultPage
+	for _, name := range []string{"user", "node", "topic", "limit", "cursor"} {
+		text, there := q[name]
+		wrong := ""
+		switch {
+		case !there:
+		case name == "limit":
+			n, err := strconv.Atoi(text)
+			if limit = n; err != nil || n < 1 || n > maxPage {
+				wrong = "is no number from 1 to " + strconv.Itoa(maxPage)
+			}
+		case name == "cursor" && text == "": // the first page
+		case text == "":
+			wrong = "is empty: give it a value or leave it out"
+		case name == "topic":
+			var place Place
+			if place, wrong = ParsePlace(text); wrong != "" && place == (Place{}) || place.Kind == Connection {
+				wrong = "is no topic: write user/{id}, channel/{name} or service/{name}"
+			}
+		default:
+			wrong = wrongName(text)
+		}
+		if wrong != "" {
+			p.add(name, wrong)
+		}
+	}
+	if p.any() {
+		bad = invalid(&p)
+		bad.reason = "invalid_query"
+	}
+	return q, limit, bad
+}
+
+// query reads these parameters; others pass. Each may be there once.
+func (c *call) query(names ...string) (map[string]string, *refusal) {
+	q, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		return nil, invalidQuery("query", "is not well escaped: write names and values percent-encoded, with & between")
+	}
+	out := make(map[string]string, len(names))
+	for _, name := range names {
+		switch all := q[name]; len(all) {
+		case 0:
+		case 1:
+			out[name] = all[0]
+		default:
+			return nil, invalidQuery(name, "is there twice: give it once")
+		}
+	}
+	return out, nil
 }
 
 func invalidQuery(field, problem string) *refusal {

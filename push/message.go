@@ -337,6 +337,12 @@ func (r *reader) number(field string, v span, most int64, what string) (int64, b
 	return 0, false
 }
 
+// seconds is the value of a member that says how long a message is good for.
+func (r *reader) seconds(field string, v span) (time.Duration, bool) {
+	n, ok := r.number(field, v, int64(r.style.maxTTL/time.Second), "a whole number of seconds")
+	return time.Duration(n) * time.Second, ok
+}
+
 // read checks the members and notes what they say.
 func (r *reader) read(m *message, e *envelope) {
 	if id, ok := r.text("id", e.id); ok {
@@ -376,9 +382,7 @@ func (r *reader) read(m *message, e *envelope) {
 			r.wrong("metadata.priority", "is "+quote(string(s))+", want low, normal or high")
 		}
 	}
-	if n, ok := r.number("metadata.ttl", e.ttl, int64(r.style.maxTTL/time.Second), "a whole number of seconds"); ok {
-		m.ttl = time.Duration(n) * time.Second
-	}
+	m.ttl, _ = r.seconds("metadata.ttl", e.ttl)
 	r.number("metadata.retry_count", e.retry, 1_000_000, "a whole number")
 }
 

@@ -33,6 +33,8 @@ func wrongName(s string) string {
 	switch {
 	case s == "":
 		return "is empty"
+	case s == "." || s == "..":
+		return "is " + s + ", which no name may be: in an address it is a way"
 	case len(s) > MaxName:
 		return "is longer than " + strconv.Itoa(MaxName) + " bytes"
 	case !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError):

@@ -257,7 +257,12 @@ func (c *call) receipt() {
 	defer cancel()
 	var r *receipt
 	var err error
-	if target := c.r.URL.Query().Get("target"); target != "" {
+	q, bad := c.query("target")
+	if bad != nil {
+		c.refuse(bad)
+		return
+	}
+	if target, there := q["target"]; there {
 		p, wrong := ParsePlace(target)
 		if wrong == "" && p.Kind == Connection {
 			wrong = "is a connection: name the topic that it follows"

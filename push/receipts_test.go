@@ -55,6 +55,7 @@ func TestReceipts(t *testing.T) {
 		w.is(n[0].get("/api/v1/messages/none?target=user/u"), 404)
 		w.is(n[0].get("/api/v1/messages/none?target=user/nobody"), 404)
 		w.is(n[0].get("/api/v1/messages/none?target=users"), 400)
+		w.is(n[0].get("/api/v1/messages/none?target="), 400)
 		w.is(n[0].get("/api/v1/messages/a%0Ab"), 400)
 	}, "a", "b")
 }
@@ -144,8 +145,15 @@ func TestConnections(t *testing.T) {
 				t.Errorf("%s", a.raw)
 			}
 		}
-		w.is(n[0].get("/api/v1/connections?limit=0"), 400)
-		w.is(n[0].get("/api/v1/connections?limit=x"), 400)
+		for query, field := range map[string]string{
+			"limit=0": "limit", "limit=x": "limit", "limit=": "limit", "limit=1001": "limit", "user=": "user", "user=a%2Fb": "user", "user=..": "user",
+			"node=": "node", "node=%00": "node", "topic=": "topic", "topic=news": "topic", "topic=connection/c": "topic", "topic=user/a*": "topic",
+			"cursor=%0A": "cursor", "user=a&user=b": "user", "user=%zz": "query",
+		} {
+			if a := w.is(n[0].get("/api/v1/connections?"+query), 400); a.at("error", "reason") != "invalid_query" || a.at("error", "fields", 0, "field") != field {
+				t.Errorf("%s: %s", query, a.raw)
+			}
+		}
 		w.is(n[0].get("/api/sse/status/a%2Fb"), 400)
 
 		// From the other node, and true within a second.

@@ -88,7 +88,7 @@ func (c *call) sendOne(m *message) {
 
 // sendTo is POST /api/sse/send: {"userId": "u1", "message": any, "event": "…"}.
 // The event's data is the message itself: a text as it is, anything else as
-// JSON. An id, if there is one, counts as that of a message.
+// JSON. An id and a ttl, if they are there, count as those of a message.
 func (c *call) sendTo() {
 	w, bad := c.json()
 	if bad != nil {
@@ -113,7 +113,7 @@ func (c *call) sendTo() {
 func (c *call) readSendTo(w *work) (m message, bad *refusal) {
 	s := &w.scan
 	r := reader{s: s, style: &c.opt.style}
-	var user, msg, event, id span
+	var user, msg, event, id, ttl span
 	if s.space() != '{' {
 		if v := s.value(); s.err == nil {
 			r.wrong("", "is "+v.sort()+`, want an object: {"userId": "…", "message": …}`)
@@ -134,6 +134,8 @@ func (c *call) readSendTo(w *work) (m message, bad *refusal) {
 				to = &event
 			case "id":
 				to = &id
+			case "ttl":
+				to = &ttl
 			}
 			v := s.value()
 			if to == nil || s.err != nil {
@@ -168,8 +170,12 @@ func (c *call) readSendTo(w *work) (m message, bad *refusal) {
 		}
 		m.id, m.own = text, true
 	}
-	if !msg.there() {
+	m.ttl, _ = r.seconds("ttl", ttl)
+	switch msg.kind {
+	case 0:
 		r.wrong("message", "is missing")
+	case 'n':
+		r.wrong("message", "is null, want something to tell: a text, an object, a list, a number, true or false")
 	}
 	if r.p.any() {
 		return m, invalid(&r.p)

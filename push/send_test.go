@@ -110,25 +110,45 @@ func TestSendTo(t *testing.T) {
 		c := n[0].follow(all, "user/u1")
 		for _, body := range []string{
 			`{"userId":"u1","message":"hello\nworld\r\ndata: x"}`, `{"userId":"u1","message":{"a": [1]},"event":"chat"}`,
-			`{"message":null,"userId":"u1","event":null}`, `{"userId":"u1","message":"once","id":"x1"}`, `{"userId":"u1","message":"once","id":"x1"}`,
+			`{"message":false,"userId":"u1","event":null,"ttl":null}`, `{"userId":"u1","message":"once","id":"x1"}`, `{"userId":"u1","message":"once","id":"x1"}`,
 		} {
 			w.is(n[1].post("/api/sse/send", body), 200)
 		}
 		wait(time.Second)
-		want := []told{{"", "hello\nworld\ndata: x"}, {"chat", `{"a":[1]}`}, {"", "null"}, {"", "once"}}
+		want := []told{{"", "hello\nworld\ndata: x"}, {"chat", `{"a":[1]}`}, {"", "false"}, {"", "once"}}
 		if got := c.events(); !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		for body, field := range map[string]string{
 			`{}`: "userId", `{"userId":"u","message":1,"event":"a\nb"}`: "event", `{"userId":"u","message":1,"event":"ssegate.gap"}`: "event",
 			`{"userId":"a/b","message":1}`: "userId", `{"userId":5,"message":1}`: "userId", `{"userId":"u"}`: "message",
-			`[]`: "message", `{"userId":"u","message":1,"id":"a\u0000"}`: "id",
+			`[]`: "message", `{"userId":"u","message":1,"id":"a\u0000"}`: "id", `{"userId":"u","message":null}`: "message",
+			`{"userId":"u","message":1,"ttl":-1}`: "ttl", `{"userId":"u","message":1,"ttl":"5"}`: "ttl", `{"userId":"u","message":1,"ttl":1e9}`: "ttl",
+			`{"userId":"..","message":1}`: "userId", `{"userId":".","message":1}`: "userId",
 		} {
 			if a := w.is(n[0].post("/api/sse/send", body), 400); !strings.Contains(a.raw, `"field":"`+field+`"`) {
 				t.Errorf("%s: %s", body, a.raw)
 			}
 		}
 	}, "a", "b")
+}
+
+// What is sent in the short form is no longer told than it is good for.
+func TestSendToTTL(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		w.is(n[0].post("/api/sse/send", `{"userId":"u","message":"short","ttl":5}`), 200)
+		w.is(n[0].post("/api/sse/send", `{"userId":"u","message":"long","ttl":0}`), 200)
+		wait(6 * time.Second)
+		c := &client{w: w, n: n[0], id: "c"}
+		var err error
+		if c.sub, err = n[0].SubscribeAll([]cluster.Topic{cluster.TopicOf("user/u")}, cluster.CursorFrom{Last: 5}, c, cluster.SubscribeOptions{ID: "c"}); err != nil {
+			t.Fatal(err)
+		}
+		wait(time.Second)
+		if got := c.events(); !slices.Equal(got, []told{{"", "long"}}) {
+			t.Errorf("got %q", got)
+		}
+	}, "a")
 }
 
 // Of a batch each message has its own answer, and a wrong one stops no other.
