@@ -60,10 +60,13 @@ func TestPagesAreKeptOut(t *testing.T) {
 	}, "a")
 }
 
-type tickets struct{ got *auth.Identity }
+type tickets struct {
+	got *auth.Identity
+	ttl time.Duration
+}
 
 func (k *tickets) Issue(_ context.Context, id *auth.Identity, ttl time.Duration) (string, error) {
-	k.got = id
+	k.got, k.ttl = id, ttl
 	if ttl > 10*time.Minute {
 		return "", auth.ErrUnavailable
 	}
@@ -133,6 +136,18 @@ func TestWhoMay(t *testing.T) {
 		}
 		if w.is(n[0].post("/api/v1/tickets", `{"user_id":"bob","ttl":30}`, who("service")), 200); k.got.Subject != "bob" || k.got.Key != "" || k.got.Admin || len(k.got.Publish) > 0 {
 			t.Errorf("ticket for %+v", k.got)
+		}
+		// A ticket ends with the token that it was asked with, and says so.
+		short := &auth.Identity{Subject: "alice", Expires: time.Now().Add(20*time.Second + 300*time.Millisecond)}
+		if a := w.is(n[0].post("/api/v1/tickets", `{"ttl":600}`, as(short)), 200); a.at("expires_in").(float64) != 20 || k.ttl != 20*time.Second {
+			t.Errorf("%s, kept for %v", a.raw, k.ttl)
+		}
+		if a := w.is(n[0].post("/api/v1/tickets", `{"ttl":5}`, as(short)), 200); a.at("expires_in").(float64) != 5 {
+			t.Errorf("%s", a.raw)
+		}
+		short = &auth.Identity{Subject: "alice", Expires: time.Now().Add(300 * time.Millisecond)}
+		if a := w.is(n[0].post("/api/v1/tickets", `{}`, as(short)), 401); a.at("error", "reason") != "token_expired" || a.head.Get("Www-Authenticate") == "" {
+			t.Errorf("%s", a.raw)
 		}
 		w.is(n[0].post("/api/v1/tickets", `{"user_id":"bob"}`, who("alice")), 403)
 		w.is(n[0].post("/api/v1/tickets", `{"ttl":0}`, who("alice")), 400)

@@ -39,6 +39,14 @@ func (c *call) ticket() {
 		c.refuse(bad)
 		return
 	}
+	if !who.Expires.IsZero() { // it ends with the token, and says so
+		ttl = min(ttl, time.Until(who.Expires).Truncate(time.Second))
+	}
+	if ttl < time.Second {
+		c.refuse(&refusal{status: http.StatusUnauthorized, reason: "token_expired", challenge: auth.Challenge(nil),
+			detail: "the token ends within a second, and a ticket of it would: ask with a new one"})
+		return
+	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
 	defer cancel()
 	ticket, err := c.cfg.Tickets.Issue(ctx, who, ttl)
