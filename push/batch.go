@@ -277,8 +277,12 @@ func (b *batch) sendOneToMany() {
 	s := r.sending(&b.one, len(b.targets), targets)
 	about := r.about(&b.one)
 	var first *refusal
-	good := 0
+	good, had := 0, make(map[string]bool, len(b.targets))
 	for i, t := range b.targets {
+		if had[t] {
+			continue // it goes there once, and has one answer
+		}
+		had[t] = true
 		field := "targets[" + strconv.Itoa(i) + "]"
 		p, wrong := ParsePlace(t)
 		bad := c.may(field, []Place{p})
@@ -299,6 +303,7 @@ func (b *batch) sendOneToMany() {
 		c.refuse(first)
 		return
 	}
+	s.named = len(s.results)
 	r.copies(&s, about)
 	sendings := []sending{s}
 	r.run(sendings)

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ssegate/cluster"
@@ -126,8 +127,12 @@ func (r *round) about(m *message) about {
 // it also where the message is for one connection alone.
 func (r *round) copies(s *sending, a about) {
 	for _, p := range s.m.at[s.m.named:s.m.n] {
-		if !r.c.who.MayPublish(p.String()) {
-			s.reject(p.String(), "forbidden", "you may not publish there")
+		topic := p.String()
+		if slices.ContainsFunc(s.results, func(res result) bool { return res.Target == topic }) {
+			continue // it goes there anyway
+		}
+		if !r.c.who.MayPublish(topic) {
+			s.reject(topic, "forbidden", "you may not publish there")
 			continue
 		}
 		if a.meta.Connection != "" {

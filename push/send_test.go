@@ -220,6 +220,30 @@ func TestOneForMany(t *testing.T) {
 	}, "a", "b")
 }
 
+// A target that is listed twice gets the message once, and has one answer; so
+// do the service's own listeners where they are a target as well.
+func TestOneForManyTwice(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		u, svc := n[0].follow(all, "user/u"), n[1].follow(all, "service/svc")
+		a := w.is(n[0].post("/api/v1/messages/batch",
+			`{"targets":["user/u","user/u","channel/c","service/svc","user/u","user/a*","user/a*"],"message":{"data":1,"service":"svc"}}`), 200)
+		wait(time.Second)
+		u.got1("1")
+		svc.got1("1")
+		var targets []string
+		for _, res := range a.at("targets").([]any) {
+			targets = append(targets, fmt.Sprint(res.(map[string]any)["target"], " ", res.(map[string]any)["status"]))
+		}
+		if want := []string{"user/u delivered", "channel/c stored", "service/svc delivered", "user/a* rejected"}; !slices.Equal(targets, want) {
+			t.Errorf("%q, want %q", targets, want)
+		}
+		// Two messages of a list are two messages.
+		w.is(n[0].post("/api/v1/messages/batch", `[{"target":{"user_id":"u"},"data":2},{"target":{"user_id":"u"},"data":2}]`), 200)
+		wait(time.Second)
+		u.got1("1", "2", "2")
+	}, "a", "b")
+}
+
 // A broadcast reaches each connection once, whatever it follows.
 func TestBroadcast(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
