@@ -105,6 +105,26 @@ func TestSameID(t *testing.T) {
 	}, "a", "b")
 }
 
+// An id is remembered as long as the message that had it said, whatever the
+// next one says.
+func TestSameIDOtherTTL(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		for _, step := range []struct {
+			meta string
+			dup  bool
+		}{
+			{`{"ttl":5}`, false}, {`{"ttl":60}`, true}, {`{}`, true}, // within the five seconds
+			{`{}`, false}, {`{"ttl":5}`, true}, // after it
+		} {
+			a := w.is(n[0].post("/api/v1/messages/send", `{"id":"m","target":{"user_id":"u"},"metadata":`+step.meta+`}`), 200)
+			if dup := a.at("targets", 0, "duplicate") == true; dup != step.dup {
+				t.Errorf("%s: duplicate %t, want %t", step.meta, dup, step.dup)
+			}
+			wait(2 * time.Second)
+		}
+	}, "a")
+}
+
 func TestSendTo(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
 		c := n[0].follow(all, "user/u1")

@@ -16,9 +16,9 @@ var ErrReplicas = errors.New("reconnect: not enough replicas have it")
 type Post struct {
 	// ID is the message's id, nil for none; it becomes the frame's ID.
 	ID []byte
-	// Once, if above 0, is how long the log remembers the ID: a post whose ID
-	// was taken in this topic less than Once ago (with a Once of its own) is
-	// not appended again.
+	// Once, if above 0, is how long the log remembers the ID: until then a post
+	// with this ID and a Once, however long or short, is not appended to this
+	// topic again.
 	Once time.Duration
 	// Meta is the frame's Meta: nil is plain, an empty one is not.
 	Meta []byte

@@ -28,8 +28,8 @@ type topic struct {
 
 // taken is what is known of a post besides its id.
 type taken struct {
-	pos  sse.Pos
-	time int64
+	pos sse.Pos
+	end int64 // when it is forgotten, Unix milliseconds
 }
 
 const (
@@ -176,7 +176,7 @@ func (m *Memory) publish(b *Posts, d *Posted, now int64) {
 	for i := range b.Posts {
 		p := &b.Posts[i]
 		if p.Once > 0 && len(p.ID) > 0 {
-			if was, ok := t.seen(p.ID, p.Once); ok {
+			if was, ok := t.seen(p.ID); ok {
 				if d.Dup == nil {
 					d.Dup = make([]bool, len(b.Posts))
 				}
@@ -207,14 +207,13 @@ func (m *Memory) publish(b *Posts, d *Posted, now int64) {
 	}
 }
 
-// seen returns where a post with that id stands that was taken less than span
-// ago.
-func (t *topic) seen(id []byte, span time.Duration) (sse.Pos, bool) {
+// seen returns where a post with that id stands that is remembered.
+func (t *topic) seen(id []byte) (sse.Pos, bool) {
 	was, ok := t.once[string(id)]
 	if !ok {
 		was, ok = t.once0[string(id)]
 	}
-	if !ok || t.time-was.time >= span.Milliseconds() {
+	if !ok || t.time >= was.end {
 		return sse.Pos{}, false
 	}
 	return was.pos, true
@@ -237,7 +236,7 @@ func (m *Memory) remember(l *memLog, p *Post, pos sse.Pos) {
 		t.onceBytes += size
 		m.account(l, 0, size)
 	}
-	t.once[string(p.ID)] = taken{pos, t.time}
+	t.once[string(p.ID)] = taken{pos, t.time + p.Once.Milliseconds()}
 }
 
 // numbered returns the log of a topic, locked, or nil.

@@ -86,11 +86,11 @@ while arg <= #ARGV do
       arg = arg + 3
       post = post + 1
       local was = span > 0 and (here[ids[i]] or late[i] or old[i])
-      local pos, taken
+      local pos, till -- where it stands, and when it is forgotten
       if was then
-        pos, taken = string.match(was, '^(%d+%-%d+) (%d+)$')
+        pos, till = string.match(was, '^(%d+%-%d+) (%d+)$')
       end
-      if pos and time - taken < span then
+      if pos and time < tonumber(till) then
         dups[#dups + 1] = post
         dups[#dups + 1] = pos
         kept[#kept + 1] = string.sub(value, from, at - 1)
@@ -98,7 +98,7 @@ while arg <= #ARGV do
       else
         left = left + 1
         if span > 0 then
-          here[ids[i]] = epochText .. '-' .. integer(last + left) .. ' ' .. timeText
+          here[ids[i]] = epochText .. '-' .. integer(last + left) .. ' ' .. integer(time + span)
           new[#new + 1] = ids[i]
           new[#new + 1] = here[ids[i]]
         end
