@@ -427,10 +427,18 @@ func (r *shakyRegistry) PutDue(ctx context.Context, at time.Time, items [][]byte
 	return m.PutDue(ctx, at, items)
 }
 
-func (r *shakyRegistry) TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error) {
+func (r *shakyRegistry) TakeDue(ctx context.Context, now, back time.Time, most int) ([][]byte, error) {
 	m, err := r.use(ctx, "takedue")
 	if err != nil {
 		return nil, err
 	}
-	return m.TakeDue(ctx, now, most)
+	return m.TakeDue(ctx, now, back, most)
+}
+
+func (r *shakyRegistry) DropDue(ctx context.Context, items [][]byte) error {
+	m, err := r.use(ctx, "dropdue")
+	if err != nil {
+		return err
+	}
+	return m.DropDue(ctx, items)
 }

@@ -2,9 +2,9 @@ package push
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"ssegate/cluster"
-	"ssegate/registry"
 	"ssegate/sse"
 )
 
@@ -31,8 +30,8 @@ const (
 	// of them it tells of at once.
 	hookTake  = 64
 	hookPosts = 8
-	// hookMore is how much longer than its attempts a node may hold what it
-	// took, before another does it again.
+	// hookMore is how much longer than one attempt takes a node may hold what
+	// it took, before another does it again.
 	hookMore = 20 * time.Second
 	// maxHookPause is the longest pause between two attempts.
 	maxHookPause = time.Hour
@@ -41,10 +40,9 @@ const (
 // webhook tells an address of messages for users that nobody got in time.
 //
 // A message that is taken is booked with the registry, to be looked at when
-// its time has come, by whichever node comes first. Who takes items puts them
-// back at once as one, due when it must be done with them, and notes when it
-// is: so they outlive it. Whatever goes wrong, the address is told rather twice
-// than never.
+// its time has come, by whichever node comes first. Who takes items has them
+// for a time, and drops them when it is done with them; if it dies they come
+// back. Whatever goes wrong, the address is told rather twice than never.
 type webhook struct {
 	a      *API
 	client *http.Client
@@ -58,10 +56,6 @@ type item struct {
 	ID      string `json:"id"`
 	Whole   bool   `json:"w,omitempty"` // the event's data is the envelope
 	Attempt int    `json:"n,omitempty"` // that failed so far
-
-	// Instead of these: what somebody took, and the note that it is done.
-	Taken []item `json:"taken,omitempty"`
-	Note  string `json:"note,omitempty"`
 }
 
 func (h *webhook) init(a *API) {
@@ -131,116 +125,118 @@ func (h *webhook) run(ctx context.Context) error {
 
 // turn takes what is due and deals with it.
 func (h *webhook) turn(ctx context.Context, o *Webhook) (taken int, err error) {
-	reg := h.a.cfg.Registry
-	raw, err := reg.TakeDue(ctx, time.Now(), hookTake)
+	lease := o.Timeout + h.a.opt.Load().Wait + hookMore
+	now := time.Now()
+	raw, err := h.a.cfg.Registry.TakeDue(ctx, now, now.Add(lease), hookTake)
 	if err != nil || len(raw) == 0 {
 		return 0, err
 	}
-	// From here to the end of hold a kill would lose what was taken; it is
-	// one round trip.
-	var items []item
-	for _, b := range raw {
-		var it item
-		if err := json.Unmarshal(b, &it); err != nil {
-			h.a.cfg.Report("an item of the webhook cannot be read", err)
-			continue
-		}
-		if it.Taken == nil {
-			items = append(items, it)
-			continue
-		}
-		switch _, err := reg.GetNote(ctx, it.Note); {
-		case errors.Is(err, registry.ErrUnknown):
-			items = append(items, it.Taken...) // its holder is gone
-		case err != nil:
-			h.back(ctx, [][]byte{b}, hookMore)
-		}
-	}
-	if len(items) == 0 {
-		return len(raw), nil
-	}
-	long := time.Duration((len(items)+hookPosts-1)/hookPosts)*(o.Timeout+h.a.opt.Load().Wait) + hookMore
-	hold := item{Taken: items, Note: "push:hook:" + rand.Text()}
-	if err := reg.PutDue(ctx, time.Now().Add(long), [][]byte{mustJSON(hold)}); err != nil {
-		h.back(ctx, raw, 0)
-		return 0, err
-	}
-	if h.all(ctx, o, items) {
-		return len(raw), reg.PutNote(ctx, hold.Note, []byte("done"), 2*long)
-	}
-	return len(raw), nil
-}
-
-// back puts back what was taken, whatever becomes of ctx.
-func (h *webhook) back(ctx context.Context, raw [][]byte, after time.Duration) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWait)
-	defer cancel()
-	if err := h.a.cfg.Registry.PutDue(ctx, time.Now().Add(after), raw); err != nil {
-		h.a.cfg.Report("items of the webhook may be lost", err)
-	}
-}
-
-// all deals with items, some of them at once. It reports whether nothing is
-// left to be done about them.
-func (h *webhook) all(ctx context.Context, o *Webhook, items []item) bool {
-	var mu sync.Mutex
-	done := true
+	done := make([]bool, len(raw))
 	var wg sync.WaitGroup
 	for w := range hookPosts {
 		wg.Go(func() {
-			for i := w; i < len(items); i += hookPosts {
-				if !h.one(ctx, o, items[i]) {
-					mu.Lock()
-					done = false
-					mu.Unlock()
+			had := now // since when those that are left are held
+			for i := w; i < len(raw) && ctx.Err() == nil; i += hookPosts {
+				if now := time.Now(); now.Sub(had) > hookMore/2 {
+					var left [][]byte
+					for j := i; j < len(raw); j += hookPosts {
+						left = append(left, raw[j])
+					}
+					if h.put(ctx, now.Add(lease), left) != nil {
+						return // another node takes them
+					}
+					had = now
 				}
+				done[i] = h.item(ctx, o, raw[i])
 			}
 		})
 	}
 	wg.Wait()
-	return done && ctx.Err() == nil
+	var drop, undone [][]byte
+	for i := range raw {
+		if done[i] {
+			drop = append(drop, raw[i])
+		} else {
+			undone = append(undone, raw[i])
+		}
+	}
+	if ctx.Err() == nil {
+		return len(raw), h.drop(ctx, drop)
+	}
+	// This node goes: another one need not wait for what it leaves.
+	ctx = context.WithoutCancel(ctx)
+	return len(raw), errors.Join(h.drop(ctx, drop), h.put(ctx, time.Now(), undone))
+}
+
+// put has items wait, and drop strikes them off, within a bounded time.
+func (h *webhook) put(ctx context.Context, at time.Time, items [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, noteWait)
+	defer cancel()
+	return h.a.cfg.Registry.PutDue(ctx, at, items)
+}
+
+func (h *webhook) drop(ctx context.Context, items [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, noteWait)
+	defer cancel()
+	return h.a.cfg.Registry.DropDue(ctx, items)
+}
+
+// item deals with what was booked. Who was told is struck off at once, so that
+// nobody tells it again should this node die.
+func (h *webhook) item(ctx context.Context, o *Webhook, raw []byte) (done bool) {
+	var it item
+	if err := json.Unmarshal(raw, &it); err != nil || it.Topic == "" {
+		h.a.cfg.Report("an item of the webhook cannot be read", cmp.Or(err, errors.New("it names no topic")))
+		return true
+	}
+	done, told := h.one(ctx, o, it)
+	if told {
+		_ = h.drop(ctx, [][]byte{raw}) // else with the others
+	}
+	return done
 }
 
 // one deals with one message: it is let go if somebody got it or if it is no
 // longer there; else the address is told, now or, where that fails, later.
-func (h *webhook) one(ctx context.Context, o *Webhook, it item) (done bool) {
+// done tells that the item is of no more use.
+func (h *webhook) one(ctx context.Context, o *Webhook, it item) (done, told bool) {
 	ask, cancel := context.WithTimeout(ctx, h.a.opt.Load().Wait)
 	defer cancel()
 	topic, pos := cluster.TopicOf(it.Topic), sse.Pos{Epoch: it.Epoch, Seq: it.Seq}
 	frame, err := h.a.cfg.at(ask, topic.ID, pos)
 	if err != nil {
-		return false // the log is away: the hold brings it back
+		return false, false // the log is away: the item comes back
 	}
 	if frame == nil { // past its time, or the log forgot it
 		h.a.stats.webhookFailed.Add(1)
 		h.a.cfg.Report("a message was gone before the webhook could be told", fmt.Errorf("message %s", it.ID))
-		return true
+		return true, false
 	}
 	passed, err := h.a.cfg.Log.Passed(ask, topic.ID)
 	if err != nil {
-		return false
+		return false, false
 	}
 	if passed.Seq >= it.Seq || h.a.cfg.Cluster.Written(ask, topic, pos, frame.Meta).Written > 0 {
 		h.a.stats.webhookGot.Add(1)
-		return true
+		return true, false
 	}
 	body := envelopeOf(&it, frame)
 	err = h.post(ctx, o, &it, body)
 	if err == nil {
 		h.a.stats.webhookDone.Add(1)
-		return true
+		return true, true
 	}
 	if ctx.Err() != nil {
-		return false
+		return false, false
 	}
 	h.a.stats.webhookRetried.Add(1)
 	if it.Attempt++; it.Attempt >= o.Attempts {
 		h.a.stats.webhookFailed.Add(1)
 		h.a.cfg.Report("the webhook was not told of a message", fmt.Errorf("message %s, %d attempts: %w", it.ID, it.Attempt, err))
-		return true
+		return true, false
 	}
 	next := time.Now().Add(min(o.Retry<<min(it.Attempt-1, 12), maxHookPause))
-	return h.a.cfg.Registry.PutDue(ctx, next, [][]byte{mustJSON(it)}) == nil
+	return h.put(ctx, next, [][]byte{mustJSON(it)}) == nil, false
 }
 
 // envelopeOf is what the webhook is told: the envelope as it was sent, or one

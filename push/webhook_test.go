@@ -173,6 +173,39 @@ func TestWebhookOutlivesItsNode(t *testing.T) {
 	}, "a", "b")
 }
 
+// What a node took, and died before it did anything else, is told by another.
+func TestWebhookTakenAndLost(t *testing.T) {
+	inWorld(t, Config{Options: hookOptions}, func(w *world, n ...*node) {
+		hook := w.hooks()
+		lost := 0
+		w.reg.mu.Lock()
+		w.reg.dies = func(taken [][]byte) { lost = len(taken) }
+		w.reg.mu.Unlock()
+		for i := range 20 {
+			w.is(n[0].post("/api/v1/messages/send", fmt.Sprintf(`{"id":"m%d","target":{"user_id":"away"}}`, i)), 200)
+		}
+		wait(3 * time.Minute)
+		if got := hook.ids(t); lost == 0 || len(got) != 20 || len(slices.Compact(got)) != 20 {
+			t.Errorf("%d were lost with their taker; told of %v", lost, got)
+		}
+	}, "a", "b")
+}
+
+// However slow the address is, nobody else takes what somebody is at.
+func TestWebhookSlow(t *testing.T) {
+	inWorld(t, Config{Options: hookOptions}, func(w *world, n ...*node) {
+		hook := w.hooks()
+		hook.wait = 9 * time.Second // of ten
+		for i := range 100 {
+			w.is(n[0].post("/api/v1/messages/send", fmt.Sprintf(`{"id":"m%d","target":{"user_id":"away"}}`, i)), 200)
+		}
+		wait(5 * time.Minute)
+		if got := hook.ids(t); len(got) != 100 || len(slices.Compact(got)) != 100 {
+			t.Errorf("told of %v", got)
+		}
+	}, "a", "b")
+}
+
 // What cannot be booked is not answered with a 2xx.
 func TestWebhookNotBooked(t *testing.T) {
 	inWorld(t, Config{Options: hookOptions}, func(w *world, n ...*node) {

@@ -77,6 +77,9 @@ type shakyRegistry struct {
 	*registry.Memory
 	mu  sync.Mutex
 	err error // of lists, notes and what is due
+	// dies, if it is set, is called once with what was taken: whoever took it
+	// gets nothing.
+	dies func(taken [][]byte)
 }
 
 func (r *shakyRegistry) fails(err error) {
@@ -110,6 +113,21 @@ func (r *shakyRegistry) PutDue(ctx context.Context, at time.Time, items [][]byte
 		return err
 	}
 	return r.Memory.PutDue(ctx, at, items)
+}
+
+func (r *shakyRegistry) TakeDue(ctx context.Context, now, back time.Time, most int) ([][]byte, error) {
+	items, err := r.Memory.TakeDue(ctx, now, back, most)
+	r.mu.Lock()
+	dies := r.dies
+	if len(items) > 0 {
+		r.dies = nil
+	}
+	r.mu.Unlock()
+	if dies != nil && len(items) > 0 {
+		dies(items)
+		return nil, errAway
+	}
+	return items, err
 }
 
 var errAway = errors.New("away")

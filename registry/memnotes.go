@@ -56,7 +56,7 @@ func (m *Memory) PutDue(ctx context.Context, at time.Time, items [][]byte) error
 }
 
 // TakeDue implements [Due].
-func (m *Memory) TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error) {
+func (m *Memory) TakeDue(ctx context.Context, now, back time.Time, most int) ([][]byte, error) {
 	if _, err := m.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -69,13 +69,28 @@ func (m *Memory) TakeDue(ctx context.Context, now time.Time, most int) ([][]byte
 		}
 		items = append(items, []byte(item))
 	}
+	for _, item := range items {
+		m.due.put(back, string(item))
+	}
 	return items, nil
+}
+
+// DropDue implements [Due].
+func (m *Memory) DropDue(ctx context.Context, items [][]byte) error {
+	if _, err := m.enter(ctx); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	for _, item := range items {
+		m.due.drop(string(item))
+	}
+	return nil
 }
 
 // due is a set of items by the time each waits for.
 type due struct {
 	at    map[string]time.Time // what counts
-	queue waits                // an item that was put again is in it twice
+	queue waits                // an item that was put again is in it twice, one that was dropped still
 }
 
 type wait struct {
@@ -91,15 +106,25 @@ func (d *due) put(at time.Time, item string) {
 		d.at = map[string]time.Time{}
 	}
 	d.at[item] = at
-	if len(d.queue) > 2*len(d.at)+16 { // mostly what counts no more
-		d.queue = d.queue[:0]
-		for item, at := range d.at {
-			d.queue = append(d.queue, wait{at, item})
-		}
-		heap.Init(&d.queue)
+	heap.Push(&d.queue, wait{at, item})
+	d.tidy()
+}
+
+func (d *due) drop(item string) {
+	delete(d.at, item)
+	d.tidy()
+}
+
+// tidy makes the queue anew once most of it counts no more.
+func (d *due) tidy() {
+	if len(d.queue) <= 2*len(d.at)+16 {
 		return
 	}
-	heap.Push(&d.queue, wait{at, item})
+	d.queue = make(waits, 0, len(d.at))
+	for item, at := range d.at {
+		d.queue = append(d.queue, wait{at, item})
+	}
+	heap.Init(&d.queue)
 }
 
 // take removes the item that has waited longest at now, if there is one.

@@ -199,9 +199,13 @@ type Due interface {
 	// nobody takes are dropped a week after their time at the earliest.
 	PutDue(ctx context.Context, at time.Time, items [][]byte) error
 	// TakeDue returns up to most items whose time is now or before, the
-	// earliest first, and removes them; of several takers each item goes to
-	// one. What was taken when the answer was lost is gone.
-	TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error)
+	// earliest first, and has each of them wait until back, which is later: of
+	// several takers each item goes to one, and what its taker has not dropped
+	// by then comes back, whatever became of the taker or of the answer.
+	TakeDue(ctx context.Context, now, back time.Time, most int) ([][]byte, error)
+	// DropDue removes items: they are done. Those that are not there are
+	// passed over.
+	DropDue(ctx context.Context, items [][]byte) error
 }
 
 // Registry is all parts together, as a driver provides them. Callers declare

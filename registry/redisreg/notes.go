@@ -3,6 +3,7 @@ package redisreg
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -98,11 +99,11 @@ func (r *Registry) PutDue(ctx context.Context, at time.Time, items [][]byte) err
 }
 
 // TakeDue implements [registry.Due].
-func (r *Registry) TakeDue(ctx context.Context, now time.Time, most int) ([][]byte, error) {
+func (r *Registry) TakeDue(ctx context.Context, now, back time.Time, most int) ([][]byte, error) {
 	if most <= 0 {
 		return nil, ctx.Err()
 	}
-	texts, err := takeDue.Run(ctx, careful{r.c}, []string{r.due()}, now.UnixMilli(), min(most, perCall)).StringSlice()
+	texts, err := takeDue.Run(ctx, careful{r.c}, []string{r.due()}, now.UnixMilli(), back.UnixMilli(), min(most, perCall)).StringSlice()
 	if err != nil {
 		return nil, failed("take due", err)
 	}
@@ -111,4 +112,19 @@ func (r *Registry) TakeDue(ctx context.Context, now time.Time, most int) ([][]by
 		items[i] = []byte(s)
 	}
 	return items, nil
+}
+
+// DropDue implements [registry.Due].
+func (r *Registry) DropDue(ctx context.Context, items [][]byte) error {
+	for part := range slices.Chunk(items, perCall) {
+		args := make([]any, 0, 2+len(part))
+		args = append(args, "zrem", r.due())
+		for _, item := range part {
+			args = append(args, item)
+		}
+		if err := r.c.Do(ctx, args...).Err(); err != nil {
+			return failed("drop due", err)
+		}
+	}
+	return ctx.Err()
 }

@@ -55,7 +55,10 @@ func calls(r *redisreg.Registry) map[string]func(context.Context) error {
 		"GetNote":   func(ctx context.Context) error { return second(r.GetNote(ctx, "n")) },
 		"TakeNote":  func(ctx context.Context) error { return second(r.TakeNote(ctx, "n")) },
 		"PutDue":    func(ctx context.Context) error { return r.PutDue(ctx, time.Now(), [][]byte{{1}}) },
-		"TakeDue":   func(ctx context.Context) error { return second(r.TakeDue(ctx, time.Now(), 1)) },
+		"TakeDue": func(ctx context.Context) error {
+			return second(r.TakeDue(ctx, time.Now(), time.Now().Add(time.Minute), 1))
+		},
+		"DropDue": func(ctx context.Context) error { return r.DropDue(ctx, [][]byte{{1}}) },
 	}
 }
 

@@ -172,9 +172,12 @@ for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
 keep(KEYS[1], string.format('%d', math.max(0, ARGV[1] - clock()) + 7 * 24 * 3600 * 1000))
 return 1`)
 
-	// takeDue: due | now most. The items that are due, removed.
-	takeDue = redis.NewScript(`
-local items = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-if #items > 0 then redis.call('ZREM', KEYS[1], unpack(items)) end
+	// takeDue: due | now back most. The items that are due, which wait until
+	// back from now on.
+	takeDue = redis.NewScript(lua + `
+local items = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+if #items == 0 then return items end
+for i = 1, #items do redis.call('ZADD', KEYS[1], ARGV[2], items[i]) end
+keep(KEYS[1], string.format('%d', math.max(0, ARGV[2] - clock()) + 7 * 24 * 3600 * 1000))
 return items`)
 )

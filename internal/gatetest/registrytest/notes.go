@@ -83,10 +83,16 @@ func takeNoteRace(t *testing.T, w World) {
 	}
 }
 
-// take takes what is due, as text.
+// take takes what is due for a long time, as text.
 func take(t *testing.T, r registry.Due, now time.Time, most int) (items []string) {
 	t.Helper()
-	got, err := r.TakeDue(t.Context(), now, most)
+	return lease(t, r, now, now.Add(long), most)
+}
+
+// lease takes what is due until back, as text.
+func lease(t *testing.T, r registry.Due, now, back time.Time, most int) (items []string) {
+	t.Helper()
+	got, err := r.TakeDue(t.Context(), now, back, most)
 	must(t, "TakeDue", err)
 	for _, item := range got {
 		items = append(items, string(item))
@@ -133,6 +139,37 @@ func due(t *testing.T, w World) {
 	want(t, "all", take(t, w.B, at(501), 10), "late", "a")
 }
 
+// dueComesBack: what was taken comes back when its time is over, for one other
+// taker, unless it was dropped or is put off.
+func dueComesBack(t *testing.T, w World) {
+	now := time.Now().Truncate(time.Millisecond)
+	at := func(ms int) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
+	drop := func(r registry.Due, items ...string) {
+		t.Helper()
+		var list [][]byte
+		for _, s := range items {
+			list = append(list, []byte(s))
+		}
+		must(t, "DropDue", r.DropDue(t.Context(), list))
+	}
+	putDue(t, w.A, now, "a", "b", "c", "d\x00é")
+	sorted := func(items []string) []string { slices.Sort(items); return items } // of one time they are in no order
+	want(t, "all", sorted(lease(t, w.A, now, at(50), 10)), "a", "b", "c", "d\x00é")
+	drop(w.A)
+	drop(w.A, "b", "nothing")
+	putDue(t, w.A, at(80), "c") // its taker needs longer
+	want(t, "while they are taken", lease(t, w.B, at(49), at(200), 10))
+	want(t, "of who is gone", sorted(lease(t, w.B, at(50), at(100), 10)), "a", "d\x00é")
+	want(t, "again", lease(t, w.A, at(79), at(200), 10))
+	want(t, "what was put off", lease(t, w.A, at(80), at(200), 10), "c")
+	drop(w.A, "a") // by whoever knows that it is done
+	want(t, "of the second one", lease(t, w.A, at(100), at(300), 10), "d\x00é")
+	drop(w.B, "c", "d\x00é")
+	want(t, "when all is done", lease(t, w.B, at(1000), at(2000), 10))
+	putDue(t, w.B, at(5), "a") // as if for the first time
+	want(t, "put again", lease(t, w.A, at(5), at(10), 10), "a")
+}
+
 func dueMany(t *testing.T, w World) {
 	now := time.Now()
 	var items []string
@@ -153,6 +190,12 @@ func dueMany(t *testing.T, w World) {
 	}
 	slices.Sort(got)
 	want(t, "items", got, items...)
+	var list [][]byte
+	for _, s := range items[1:] {
+		list = append(list, []byte(s))
+	}
+	must(t, "DropDue", w.A.DropDue(t.Context(), list))
+	want(t, "what is left", take(t, w.A, now.Add(2*long), 1000), items[0])
 }
 
 // takeDueRace: while some are put, many take; each item goes to one.
@@ -170,7 +213,7 @@ func takeDueRace(t *testing.T, w World) {
 	for i := range racers {
 		wg.Go(func() {
 			for {
-				some, err := pick(w, i).TakeDue(t.Context(), now, 1+i)
+				some, err := pick(w, i).TakeDue(t.Context(), now, now.Add(long), 1+i)
 				if err != nil {
 					t.Error(err)
 					return

@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) World) {
 		{"NotesEnd", notesEnd},
 		{"TakeNoteRace", takeNoteRace},
 		{"Due", due},
+		{"DueComesBack", dueComesBack},
 		{"DueMany", dueMany},
 		{"TakeDueRace", takeDueRace},
 		{"DoneContext", doneContext},
@@ -152,7 +153,8 @@ func doneContext(t *testing.T, w World) {
 		"GetNote":  second(w.A.GetNote(ctx, "n")),
 		"TakeNote": second(w.A.TakeNote(ctx, "n")),
 		"PutDue":   w.A.PutDue(ctx, time.Now(), [][]byte{{1}}),
-		"TakeDue":  second(w.A.TakeDue(ctx, time.Now(), 1)),
+		"TakeDue":  second(w.A.TakeDue(ctx, time.Now(), time.Now().Add(long), 1)),
+		"DropDue":  w.A.DropDue(ctx, [][]byte{{1}}),
 	} {
 		if err == nil || isSentinel(err) {
 			t.Errorf("%s with a ctx that is done: %v", name, err)
