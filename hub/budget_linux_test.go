@@ -106,6 +106,9 @@ func socketPair(t *testing.T) (server net.Conn, client int) {
 func readFull(t *testing.T, fd int, buf []byte) {
 	for len(buf) > 0 {
 		n, err := unix.Read(fd, buf)
+		if err == unix.EINTR {
+			continue // the scheduler's signals
+		}
 		if err != nil || n == 0 {
 			t.Fatalf("read: %d, %v", n, err)
 		}
