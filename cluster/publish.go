@@ -57,6 +57,7 @@ type Receipt struct {
 	Time  int64    // when the log took it, in Unix ms
 	Nodes []string // live nodes that have subscribers of the topic or had them a moment ago; shared
 	Local int      // subscriptions to the topic on this node
+	Here  bool     // the message is for one of them, as far as its Meta says
 	Err   error    // nil: it is in the log
 }
 
@@ -272,7 +273,7 @@ func (b *batch) write(ctx context.Context, n *Node, calls []*publishing) {
 		local[i] = b.deliver(n, i, &posted[i])
 		nodes[i], to[i] = n.followers(posted[i].Followers)
 	}
-	b.answer(calls, posted, local, nodes)
+	b.answer(n, calls, posted, local, nodes)
 	for i := range posted {
 		b.send(n, i, &posted[i], to[i])
 	}
@@ -389,7 +390,7 @@ func (n *Node) followers(all []string) (live, to []string) {
 }
 
 // answer gives each call its receipts.
-func (b *batch) answer(calls []*publishing, posted []reconnect.Posted, local []int, nodes [][]string) {
+func (b *batch) answer(n *Node, calls []*publishing, posted []reconnect.Posted, local []int, nodes [][]string) {
 	next := make([]int, len(posted))
 	for _, call := range calls {
 		receipts := make([]Receipt, len(call.posts))
@@ -400,6 +401,10 @@ func (b *batch) answer(calls []*publishing, posted []reconnect.Posted, local []i
 			r.Time, r.Nodes, r.Local, r.Err = p.Time, nodes[at], local[at], fate(p.Err)
 			if j := next[at]; taken(p) {
 				r.Pos, r.Dup = p.Pos[j], p.Dup != nil && p.Dup[j]
+			}
+			if r.Err == nil && r.Local > 0 {
+				t := n.topics.get(b.posts[at].Stream)
+				r.Here = t != nil && t.meant(call.posts[i].Meta)
 			}
 			next[at]++
 		}

@@ -111,23 +111,16 @@ func (ts *topics) some(tick bool) []*topic {
 	return part
 }
 
-// tick forgets topics that nobody follows, and tells registry and log that the
-// others are still wanted.
+// tick tells registry and log that topics are still wanted.
 func (ts *topics) tick(ctx context.Context, now time.Time) {
 	ts.wire.announce()
-	var gone []*topic
 	var touch, number []*topic
 	keep := ts.n.cfg.Keep
 	ts.mu.Lock()
 	ts.recent.forget(now)
-	for id, t := range ts.all {
+	for _, t := range ts.all {
 		numbering := reconnect.NumberingTTL(t.limits.TTL)
 		switch {
-		case t.refs == 0 && now.Sub(t.idle) >= topicGrace:
-			delete(ts.all, id)
-			delete(ts.suspects, t)
-			ts.leaving[id] = true
-			gone = append(gone, t)
 		case !t.followed:
 		case now.Sub(t.touched) > keep/3 && len(touch) < 2*topicPart:
 			touch = append(touch, t)
@@ -135,13 +128,7 @@ func (ts *topics) tick(ctx context.Context, now time.Time) {
 			number = append(number, t)
 		}
 	}
-	if len(gone) > 0 {
-		nudge(ts.openWake)
-	}
 	ts.mu.Unlock()
-	for _, t := range gone {
-		t.hub.Close()
-	}
 	if len(touch) > 0 {
 		tctx, cancel := context.WithTimeout(ctx, topicWait)
 		err := ts.n.cfg.Registry.Touch(tctx, topicIDs(touch), keep)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -143,6 +144,41 @@ func TestLostParcels(t *testing.T) {
 	})
 }
 
+// TestReceiptOfWhoLeft: a second after the last one has left, no publisher is
+// told that somebody is there; nor is one here of whom nobody gets its message.
+func TestReceiptOfWhoLeft(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		there := n[1].subscribe(CursorFrom{}, nil, "user/1")
+		both := n[1].subscribe(CursorFrom{}, nil, "user/2", "user/1")
+		wait(time.Second)
+		check := func(node *node, topic string, meta *Meta, here bool, want ...string) {
+			t.Helper()
+			r := node.Publish(w.Context(), []Outgoing{{Topic: TopicOf(topic), Meta: meta.Encode(), Block: []byte("data: x\n\n"), Limits: topicLimits}})[0]
+			if r.Err != nil || r.Here != here || !slices.Equal(r.Nodes, want) {
+				t.Errorf("receipt %+v, want here %t, nodes %q", r, here, want)
+			}
+		}
+		check(n[0], "user/1", &Meta{}, false, "b")
+		check(n[1], "user/1", &Meta{Priority: PriorityLow, Expires: 1 << 50}, true, "b")
+		there.leave()
+		check(n[1], "user/1", &Meta{}, true, "b")
+		check(n[1], "user/1", &Meta{Primary: true}, false, "b") // it is the other one's second topic
+		check(n[1], "user/2", &Meta{Primary: true}, true, "b")
+		check(n[1], "user/1", &Meta{Connection: "nobody"}, false, "b")
+		both.leave()
+		wait(time.Second)
+		check(n[0], "user/1", &Meta{}, false)
+		check(n[1], "user/1", &Meta{}, false)
+		check(n[0], "user/2", &Meta{}, false)
+		back := n[1].subscribe(CursorFrom{}, nil, "user/1")
+		wait(100 * time.Millisecond)
+		check(n[0], "user/1", &Meta{}, false, "b")
+		wait(100 * time.Millisecond)
+		back.says("x")
+	})
+}
+
 // TestTopicsLeave: nothing is left of topics that nobody follows, on the node
 // and in the registry; who comes back within the grace finds them.
 func TestTopicsLeave(t *testing.T) {
@@ -188,6 +224,7 @@ func TestTopicsLeave(t *testing.T) {
 		}
 		n[0].publish("user/1", "x")
 		synctest.Wait()
+		wait(100 * time.Millisecond)
 		back.says("x")
 		n[1].leave()
 		if got := interested(); got != 0 {

@@ -15,9 +15,9 @@ import (
 
 const (
 	// topicGrace is how long a topic is kept that nobody here follows: who
-	// comes back soon finds it, and a message to it does not go through the
-	// registry twice.
-	topicGrace = 5 * time.Second
+	// comes back at once finds it. So long those who publish elsewhere are told
+	// that somebody is here; that must not be much.
+	topicGrace = 500 * time.Millisecond
 	// topicWait bounds a round trip to log or registry that nobody waits for.
 	topicWait = 2 * time.Second
 	// topicPart is how many topics one round trip is about, at most.
@@ -111,7 +111,23 @@ func (ts *topics) release(t *topic) {
 	defer ts.mu.Unlock()
 	if t.refs--; t.refs == 0 {
 		t.idle = time.Now()
+		time.AfterFunc(topicGrace, func() { ts.retire(t) })
 	}
+}
+
+// retire forgets a topic that nobody has followed for a while.
+func (ts *topics) retire(t *topic) {
+	ts.mu.Lock()
+	if ts.closed || ts.all[t.ID] != t || t.refs > 0 || time.Since(t.idle) < topicGrace {
+		ts.mu.Unlock()
+		return
+	}
+	delete(ts.all, t.ID)
+	delete(ts.suspects, t)
+	ts.leaving[t.ID] = true
+	nudge(ts.openWake)
+	ts.mu.Unlock()
+	t.hub.Close()
 }
 
 // get is a topic that is followed here, or nil.
@@ -354,6 +370,29 @@ func (n *Node) Subscribers(t Topic) int {
 		return 0
 	}
 	return tp.subscribers()
+}
+
+// meant reports whether a message is for one of the topic's subscriptions here,
+// of which there are some.
+func (t *topic) meant(meta []byte) bool {
+	if meta == nil {
+		return true
+	}
+	var v metaView
+	if !v.read(meta) {
+		return false
+	}
+	if v.session == nil && v.kb == nil && v.task == nil && v.connection == nil && v.flags&metaPrimary == 0 {
+		return true
+	}
+	for f := range t.hub.All() {
+		if s := f.Tag().(*Subscription); s.filter.meant(&v) {
+			return true
+		}
+	}
+	t.feed.Lock()
+	defer t.feed.Unlock()
+	return slices.ContainsFunc(t.watchers, func(p *part) bool { return p.filter.meant(&v) })
 }
 
 func (t *topic) subscribers() int {

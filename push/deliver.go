@@ -27,6 +27,8 @@ type result struct {
 	Duplicate bool     `json:"duplicate,omitempty"` // it was there before
 	Reason    string   `json:"reason,omitempty"`
 	Detail    string   `json:"detail,omitempty"`
+
+	node string // that has the connection which is the target
 }
 
 // sending is a message on its way.
@@ -158,7 +160,7 @@ func (r *round) put(s *sending, p Place, a *about) {
 			s.results, s.posts = append(s.results, res), append(s.posts, -1)
 			return
 		}
-		topic = conn.Topics[0]
+		topic, res.node = conn.Topics[0], conn.Node
 		with := a.meta
 		with.Connection = p.Name
 		meta = with.Encode()
@@ -230,16 +232,7 @@ func (c *call) outcome(res *result, got *cluster.Receipt) {
 	}
 	c.stats.messages.Add(1)
 	res.Position, res.Duplicate = got.Pos.Seq, got.Dup
-	self := c.cfg.Cluster.ID()
-	for i, n := range got.Nodes { // nobody may be left on this one
-		if n == self && got.Local == 0 {
-			got.Nodes = append(got.Nodes[:i:i], got.Nodes[i+1:]...)
-			break
-		}
-	}
-	if got.Local > 0 && len(got.Nodes) == 0 {
-		got.Nodes = []string{self}
-	}
+	got.Nodes = c.having(res, got)
 	if got.Dup {
 		c.stats.repeated.Add(1)
 	}
@@ -250,6 +243,28 @@ func (c *call) outcome(res *result, got *cluster.Receipt) {
 		res.Status = stored
 		c.stats.stored.Add(1)
 	}
+}
+
+// having are the nodes that have somebody who gets a message. What is on this
+// one is known; of the others, that they had somebody a moment ago who follows
+// the topic, whatever that connection asked for.
+func (c *call) having(res *result, got *cluster.Receipt) []string {
+	self := c.cfg.Cluster.ID()
+	known := slices.Contains(got.Nodes, self)
+	if res.node == "" && known == got.Here {
+		return got.Nodes
+	}
+	var nodes []string // got.Nodes is shared
+	for _, n := range got.Nodes {
+		if n != self && (res.node == "" || n == res.node) {
+			nodes = append(nodes, n)
+		}
+	}
+	if got.Here {
+		nodes = append(nodes, self)
+		slices.Sort(nodes)
+	}
+	return nodes
 }
 
 // best is what became of the message as a whole: the best that it met with

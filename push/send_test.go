@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ssegate/cluster"
@@ -83,6 +84,40 @@ func TestNarrow(t *testing.T) {
 		s2.got1("1", "3")
 		task.got1("2")
 	}, "a")
+}
+
+// Nobody is there whom a message is not for: it is stored, not delivered.
+func TestDeliveredIsTrue(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		of1 := n[0].follow(cluster.Filter{Session: "s1"}, "user/u")
+		there := n[1].follow(all, "user/v", "channel/x")
+		check := func(target, status string, nodes ...any) {
+			t.Helper()
+			a := w.is(n[0].post("/api/v1/messages/send", `{"target":`+target+`,"data":1}`), 200)
+			got, _ := a.at("targets", 0, "nodes").([]any)
+			if a.at("status") != status || !slices.Equal(got, nodes) {
+				t.Errorf("%s: %s, want %s on %v", target, a.raw, status, nodes)
+			}
+		}
+		check(`{"user_id":"u"}`, delivered, "a")
+		check(`{"user_id":"u","session_id":"s1"}`, delivered, "a")
+		check(`{"user_id":"u","session_id":"s2"}`, stored)
+		check(`{"user_id":"u","connection_id":"`+of1.id+`"}`, delivered, "a")
+		check(`{"user_id":"u","connection_id":"other"}`, stored)
+		check(`{"user_id":"v"}`, delivered, "b")
+		mine := n[0].follow(all, "user/v")
+		check(`{"user_id":"v"}`, delivered, "a", "b")
+		check(`{"connection_id":"`+mine.id+`"}`, delivered, "a")
+		check(`{"connection_id":"`+there.id+`"}`, delivered, "b")
+		// Who has left is not there, at once on the same node, and within a second on another.
+		of1.sub.Kick(cluster.ReasonKicked, nil, true)
+		there.sub.Kick(cluster.ReasonKicked, nil, true)
+		synctest.Wait()
+		check(`{"user_id":"u"}`, stored)
+		wait(time.Second)
+		check(`{"channel":"x"}`, stored)
+		check(`{"user_id":"v"}`, delivered, "a")
+	}, "a", "b")
 }
 
 // The same id is published once, on whatever node it comes, until its time is
