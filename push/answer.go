@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -54,6 +55,18 @@ type call struct {
 	who *auth.Identity
 	id  string // of the request
 	all bool   // the body was read to its end
+	// until is when the answer waits for nobody any more; zero: it did not
+	// begin to.
+	until time.Time
+}
+
+// within bounds what the answer to a request waits for: all of it together, not
+// each part, by Options.Wait from the first part on. The body is no part of it.
+func (c *call) within() (context.Context, context.CancelFunc) {
+	if c.until.IsZero() {
+		c.until = time.Now().Add(c.opt.Wait)
+	}
+	return context.WithDeadline(c.r.Context(), c.until)
 }
 
 // answer writes v as JSON.

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -64,7 +63,7 @@ func (c *call) toAll(m *message) {
 	out := reach{ID: m.id, Status: notConnected, Topics: len(topics), Nodes: []string{}}
 	kept := &receipt{ID: m.id}
 	var fate bool
-	ctx, cancel := context.WithTimeout(r.ctx, c.opt.Wait)
+	ctx, cancel := c.within()
 	defer cancel()
 	for part := range slices.Chunk(topics, inBroadcast) {
 		posts := make([]cluster.Outgoing, len(part))

@@ -99,7 +99,8 @@ type Options struct {
 	// how many at once (default: Rate, Batch at the least). 0: no limit.
 	Rate, Burst int
 
-	// Wait bounds how long a request waits for the log; default 5s.
+	// Wait bounds how long a request waits, once its body is there, for log,
+	// registry and other nodes together; default 5s.
 	Wait time.Duration
 	// Idle is how long a stream may be silent before it counts as cut; 0: for
 	// ever. The listener must support read deadlines.

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -62,7 +61,7 @@ func (c *call) needAdmin() *refusal {
 
 // listing returns the cluster's connections as they are now.
 func (c *call) listing(age time.Duration) (*listing, *refusal) {
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
+	ctx, cancel := c.within()
 	defer cancel()
 	l, err := c.conns.get(ctx, age)
 	if err != nil {
@@ -253,7 +252,7 @@ func (c *call) disconnect() {
 }
 
 func (c *call) kick(id string) *refusal {
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
+	ctx, cancel := c.within()
 	defer cancel()
 	switch err := c.cfg.Cluster.Kick(ctx, id); {
 	case errors.Is(err, cluster.ErrUnknown):

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -42,7 +41,6 @@ type sending struct {
 // round is what one request publishes: all at once.
 type round struct {
 	c     *call
-	ctx   context.Context
 	posts []cluster.Outgoing
 	got   []cluster.Receipt
 	now   time.Time
@@ -54,7 +52,7 @@ type round struct {
 // round begins one with room for so many targets.
 func (c *call) round(targets int) *round {
 	return &round{
-		c: c, ctx: c.r.Context(), now: time.Now(), posts: make([]cluster.Outgoing, 0, targets),
+		c: c, now: time.Now(), posts: make([]cluster.Outgoing, 0, targets),
 		results: make([]result, targets), at: make([]int, targets),
 	}
 }
@@ -150,7 +148,9 @@ func (r *round) put(s *sending, p Place, a *about) {
 	topic, meta := p.String(), a.encoded
 	res := result{Target: topic}
 	if p.Kind == Connection {
-		conn, err := r.c.conns.find(r.ctx, p.Name)
+		ctx, cancel := r.c.within()
+		conn, err := r.c.conns.find(ctx, p.Name)
+		cancel()
 		switch {
 		case err != nil:
 			s.reject(topic, "unavailable", "where the connection is cannot be told now")
@@ -188,7 +188,7 @@ func (r *round) run(sendings []sending) {
 	if len(r.posts) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, r.c.opt.Wait)
+	ctx, cancel := r.c.within()
 	defer cancel()
 	r.got = r.c.cfg.Cluster.Publish(ctx, r.posts)
 	for i := range sendings {

@@ -253,7 +253,7 @@ func (c *call) receipt() {
 		c.refuse(invalid(&problems{list: []Problem{{"id", wrong}}}))
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
+	ctx, cancel := c.within()
 	defer cancel()
 	var r *receipt
 	var err error

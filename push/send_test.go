@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -358,6 +359,47 @@ func TestLogAway(t *testing.T) {
 		if n := len(slices.DeleteFunc(got, func(s string) bool { return s == "null" })); n != 2 {
 			t.Errorf("got %q", got)
 		}
+	}, "a")
+}
+
+// However many things do not answer, a request waits for all of them together
+// no longer than it may for one.
+func TestWaitBoundsAnswers(t *testing.T) {
+	const limit = 3 * time.Second
+	inWorld(t, Config{Options: Options{Wait: limit}}, func(w *world, n ...*node) {
+		c := n[0].follow(all, "user/u")
+		ask := func(what string, ask func(change func(*http.Request)) answer) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(w.Context(), time.Minute) // the client's
+			defer cancel()
+			wait(2 * time.Second) // what was known is old
+			began := time.Now()
+			a := w.is(ask(func(r *http.Request) { *r = *r.WithContext(ctx) }), 503)
+			if took := time.Since(began); took > limit+100*time.Millisecond {
+				t.Errorf("%s took %v: %s", what, took, a.raw)
+			}
+			if a.head.Get("Retry-After") == "" {
+				t.Errorf("%s: %v", what, a.head)
+			}
+		}
+		for _, slow := range []time.Duration{time.Hour, limit - time.Second} {
+			w.reg.mu.Lock()
+			w.reg.slow = slow
+			w.reg.mu.Unlock()
+			w.log.mu.Lock()
+			w.log.hangs = slow < limit
+			w.log.mu.Unlock()
+			for path, body := range map[string]string{
+				"/api/v1/messages/send":      `{"target":{"connection_id":"` + c.id + `"}}`,
+				"/api/v1/messages/broadcast": `{"data":1}`,
+				"/api/v1/messages/batch":     `{"message":{},"targets":["connection/` + c.id + `","connection/none","user/u"]}`,
+			} {
+				ask(path, func(change func(*http.Request)) answer { return n[0].post(path, body, change) })
+			}
+		}
+		w.log.mu.Lock()
+		w.log.hangs = false
+		w.log.mu.Unlock()
 	}, "a")
 }
 

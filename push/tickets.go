@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -47,7 +46,7 @@ func (c *call) ticket() {
 			detail: "the token ends within a second, and a ticket of it would: ask with a new one"})
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.opt.Wait)
+	ctx, cancel := c.within()
 	defer cancel()
 	ticket, err := c.cfg.Tickets.Issue(ctx, who, ttl)
 	switch {

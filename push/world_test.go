@@ -41,18 +41,23 @@ type shakyLog struct {
 	mu       sync.Mutex
 	err      error // of Publish
 	after    bool  // the error comes after the log has taken what was published
+	hangs    bool  // it does not answer
 	calls    int
 	together int // messages of the largest call
 }
 
 func (l *shakyLog) Publish(ctx context.Context, batch []reconnect.Posts) []reconnect.Posted {
 	l.mu.Lock()
-	err, after := l.err, l.after
+	err, after, hangs := l.err, l.after, l.hangs
 	l.calls++
 	for i := range batch {
 		l.together = max(l.together, len(batch[i].Posts))
 	}
 	l.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		err = ctx.Err()
+	}
 	var out []reconnect.Posted
 	if err == nil || after {
 		out = l.Memory.Publish(ctx, batch)
@@ -77,6 +82,8 @@ type shakyRegistry struct {
 	*registry.Memory
 	mu  sync.Mutex
 	err error // of lists, notes and what is due
+	// slow is how long a list takes, if its ctx lasts so long.
+	slow time.Duration
 	// dies, if it is set, is called once with what was taken: whoever took it
 	// gets nothing.
 	dies func(taken [][]byte)
@@ -97,6 +104,12 @@ func (r *shakyRegistry) broken() error {
 func (r *shakyRegistry) Conns(ctx context.Context) ([]registry.Connection, error) {
 	if err := r.broken(); err != nil {
 		return nil, err
+	}
+	r.mu.Lock()
+	slow := r.slow
+	r.mu.Unlock()
+	if pause(ctx, slow); ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	return r.Memory.Conns(ctx)
 }
