@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"ssegate/auth"
 	"ssegate/cluster"
 )
 
@@ -77,6 +78,44 @@ func TestOverHTTP(t *testing.T) {
 		if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(b), `"too_large"`) {
 			t.Errorf("%s %s", resp.Status, b)
 		}
+	}
+}
+
+// A publisher that is silent when its token ends, or for longer than it may be,
+// is told so at once, and its connection closed.
+func TestSilentPublisher(t *testing.T) {
+	for reason, end := range map[string]struct {
+		token, idle time.Duration
+		status      string
+	}{
+		"token_expired": {300 * time.Millisecond, 0, "401"},
+		"body_timeout":  {time.Hour, 300 * time.Millisecond, "408"},
+	} {
+		taps := tap{got: make(chan string, 16)}
+		a, err := New(Config{Cluster: taps, Options: Options{Alone: true, Idle: end.idle}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			who := auth.Anyone()
+			who.Expires = time.Now().Add(end.token)
+			a.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), who)))
+		}))
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "POST /api/v1/streams/user/u HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n")
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		answer, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+end.status) || !strings.Contains(string(answer), `"reason":"`+reason) || !strings.Contains(string(answer), `"events":1`) {
+			t.Fatalf("%s: %q, %v", reason, answer, err)
+		}
+		if begin, event, mark := <-taps.got, <-taps.got, <-taps.got; event != "data: 1\n\n" || !strings.Contains(mark, `"cut"`) || !strings.Contains(mark, reason) {
+			t.Errorf("%s: published %q, %q and %q", reason, begin, event, mark)
+		}
+		c.Close()
+		s.Close()
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"ssegate/cluster"
@@ -58,8 +59,15 @@ type Piece struct {
 
 // pipe is a publisher's stream on its way to its targets.
 type pipe struct {
-	c       *call
-	ctx     context.Context
+	c   *call
+	ctx context.Context
+	// live is ctx until the stream has to end early: a *refusal is its cause
+	// then, unless the publisher is gone.
+	live    context.Context
+	halt    context.CancelCauseFunc
+	reading sync.Mutex // over deadlines of the body, and done
+	done    bool       // the body is nobody's to read any more
+
 	id      string
 	mark    Mark // what begin said
 	marks   bool
@@ -99,6 +107,8 @@ func (c *call) stream() {
 	}
 	c.stats.streams.Add(1)
 	answer := piped{Stream: p.id, Kind: p.mark.Kind}
+	finish := p.start()
+	defer finish()
 	bad = p.begin()
 	if bad == nil && p.mark.Kind == "events" {
 		bad = p.events(&answer)
@@ -112,6 +122,10 @@ func (c *call) stream() {
 	if bad == nil {
 		bad = p.say(p.ctx, &end)
 	}
+	if why := p.halted(); bad != nil && why != nil {
+		bad = new(*why) // in place of what came of it
+	}
+	finish()
 	if bad != nil {
 		c.stats.cutShort.Add(1)
 		end.State, end.Reason, end.Total, end.SHA256 = "cut", bad.reason, 0, ""
@@ -267,11 +281,13 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 	if len(p.blocks) == 0 {
 		return nil
 	}
-	if end := p.c.who.Expires; !p.over && !end.IsZero() && !time.Now().Before(end) {
-		return &refusal{status: http.StatusUnauthorized, reason: "token_expired", detail: "the token has expired; what came before was published"}
-	}
-	if !p.pace(ctx) {
-		return badRequest("body_cut", "the body did not arrive whole")
+	if !p.over {
+		if why := p.halted(); why != nil {
+			return why
+		}
+		if !p.pace(p.live) {
+			return badRequest("body_cut", "the body did not arrive whole")
+		}
 	}
 	posts := make([]cluster.Outgoing, 0, len(p.blocks)*len(p.targets))
 	at := make([]int, 0, cap(posts)) // the target of each
@@ -418,10 +434,58 @@ func wrongEvent(name []byte) string {
 	return ""
 }
 
+// tokenEnded is the cause of a stream's end at the end of its token.
+var tokenEnded = &refusal{status: http.StatusUnauthorized, reason: "token_expired", detail: "the token has expired; what came before was published"}
+
+// start begins to watch over the stream: who is silent when it has to end is
+// told as well. finish ends that, and may be called more than once.
+func (p *pipe) start() (finish func()) {
+	p.live, p.halt = context.WithCancelCause(p.ctx)
+	release := context.CancelFunc(func() {})
+	if end := p.c.who.Expires; !end.IsZero() {
+		p.live, release = context.WithDeadlineCause(p.live, end, tokenEnded)
+	}
+	unhook := context.AfterFunc(p.live, func() {
+		p.reading.Lock()
+		defer p.reading.Unlock()
+		if !p.done {
+			p.deadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		unhook()
+		p.reading.Lock()
+		p.done = true
+		p.reading.Unlock()
+		release()
+		p.halt(nil)
+	}
+}
+
+// halted is why the stream has to end early, nil while it has not.
+func (p *pipe) halted() *refusal {
+	why, _ := errors.AsType[*refusal](context.Cause(p.live))
+	return why
+}
+
 // read reads on, and no longer than a stream may be silent.
 func (p *pipe) read(buf []byte) (int, error) {
-	if d := p.c.opt.Idle; d > 0 {
-		_ = http.NewResponseController(p.c.w).SetReadDeadline(time.Now().Add(d)) // where it is supported
+	p.reading.Lock()
+	if err := p.live.Err(); err != nil {
+		p.reading.Unlock()
+		return 0, err
 	}
+	var until time.Time
+	if d := p.c.opt.Idle; d > 0 {
+		until = time.Now().Add(d)
+	}
+	p.deadline(until)
+	p.reading.Unlock()
 	return p.c.r.Body.Read(buf)
+}
+
+// deadline bounds reads of the body, where the server can: also one that is
+// under way.
+func (p *pipe) deadline(t time.Time) {
+	_ = http.NewResponseController(p.c.w).SetReadDeadline(t)
 }
