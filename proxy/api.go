@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxAPIAnswer is how long an answer of an API handler may be. Answers are
@@ -30,7 +31,7 @@ func (p *Proxy) serveHTTP(x *exchange, h http.Handler, with func(context.Context
 	ctx, cancel := context.WithCancelCause(p.ctx)
 	defer cancel(nil)
 	defer p.watch(x, func() { cancel(errClientGone) })()
-	w := &apiWriter{head: http.Header{}}
+	w := &apiWriter{head: http.Header{}, upload: x.upload}
 	h.ServeHTTP(w, r.WithContext(with(ctx)))
 	if x.upload != nil && errors.Is(x.upload.failed(), errBodyCut) {
 		x.broken = true // nobody is there to be answered
@@ -82,7 +83,17 @@ type apiWriter struct {
 	sent   http.Header // head as it was at WriteHeader
 	status int
 	body   bytes.Buffer
-	lost   bool // the body was too long
+	lost   bool         // the body was too long
+	upload *requestBody // nil: there is none
+}
+
+// SetReadDeadline is what http.ResponseController looks for: from here on the
+// handler says how long the body may be silent, not the listener.
+func (w *apiWriter) SetReadDeadline(t time.Time) error {
+	if w.upload == nil {
+		return nil
+	}
+	return w.upload.setDeadline(t)
 }
 
 func (w *apiWriter) Header() http.Header { return w.head }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"net"
@@ -20,7 +21,7 @@ var (
 	// errBodyTooLarge says that a request body exceeds its route's limit.
 	errBodyTooLarge = errors.New("proxy: the request body is too large")
 	// errBodyStalled says that a client stopped in the middle of its body.
-	errBodyStalled = errors.New("proxy: the client stopped in the middle of its request body")
+	errBodyStalled = fmt.Errorf("proxy: the client stopped in the middle of its request body: %w", os.ErrDeadlineExceeded)
 	// errBodyCut says that a client left in the middle of its body.
 	errBodyCut = errors.New("proxy: the client left in the middle of its request body")
 	// errBodyUnwanted is what a reader of the body gets once nobody wants it.
@@ -62,6 +63,7 @@ type requestBody struct {
 
 	mu      sync.Mutex // over what follows
 	expect  bool       // the client waits for a 100
+	timed   bool       // its reader sets the deadlines
 	whole   bool       // read to its end
 	dropped bool       // nobody reads on
 	over    bool       // the connection is somebody else's by now
@@ -143,8 +145,23 @@ func (b *requestBody) begin() error {
 		b.conn.SetWriteDeadline(time.Now().Add(b.idle))
 		io.WriteString(b.conn, continueLine) // if it fails, so will the read
 	}
+	if b.timed {
+		return nil
+	}
 	// Under the lock, so that the past deadline of drop is never overwritten.
 	return b.conn.SetReadDeadline(time.Now().Add(b.idle))
+}
+
+// setDeadline bounds the reads from here on, one under way included, in place
+// of the silence that is allowed; the zero time: nothing does.
+func (b *requestBody) setDeadline(t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.whole || b.dropped || b.over {
+		return nil
+	}
+	b.timed = true
+	return b.conn.SetReadDeadline(t)
 }
 
 // ended notes how the body ended and gives the error its name.

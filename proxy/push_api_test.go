@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ssegate/auth"
+	"ssegate/push"
 )
 
 // withAPI serves a handler as the push API on the public listener.
@@ -93,6 +94,48 @@ func TestPublicAPIStreams(t *testing.T) {
 	c.Close()
 	if err := wait(t, "the end", ended); err == io.EOF {
 		t.Error("a cut looks like an end")
+	}
+}
+
+// How long a publisher may be silent is the API's to say, not the listener's;
+// and the end of its token is told to one that is silent.
+func TestPublicPublisherSilent(t *testing.T) {
+	const listener = 100 * time.Millisecond
+	w := newPushWorld(t, nil, withAuth(t), withAPI(nil), func(c *Config, _ *PushConfig, _ *Route) { c.BodyTimeout = listener })
+	stream := func(idle time.Duration, end time.Time) *peer {
+		api, err := push.New(push.Config{Cluster: w.node, Log: w.log, Registry: w.reg, Hosts: []string{"h"}, Options: push.Options{Idle: idle}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.p.SetPush(&PushConfig{Route: w.cfg.Route, API: api})
+		f := w.follow("/sse/user/u1", "Authorization", bearerOf("u1"))
+		c := w.dial()
+		c.send("POST /api/v1/streams/user/u1?marks=off HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + token("u1", end, "user/u1") +
+			"\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n")
+		f.expect("message: 1")
+		f.close()
+		return c
+	}
+	c := stream(0, time.Now().Add(time.Hour))
+	time.Sleep(5 * listener)
+	c.send("9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+	if resp, body := c.response("POST"); resp.StatusCode != 200 || !strings.Contains(body, `"events":2`) {
+		t.Errorf("no limit: %d %s", resp.StatusCode, body)
+	}
+	c.send("GET /api/sse/status/u1 HTTP/1.1\r\nHost: h\r\nAuthorization: " + bearerOf("u1") + "\r\n\r\n") // the connection goes on
+	if resp, body := c.response("GET"); resp.StatusCode != 200 {
+		t.Errorf("then: %d %s", resp.StatusCode, body)
+	}
+	for reason, c := range map[string]*peer{
+		"body_timeout":  stream(3*listener, time.Now().Add(time.Hour)),
+		"token_expired": stream(0, time.Now().Add(2*time.Second)),
+	} {
+		if resp, body := c.response("POST"); resp.StatusCode != map[string]int{"body_timeout": 408, "token_expired": 401}[reason] || !strings.Contains(body, `"`+reason+`"`) || !strings.Contains(body, `"events":1`) {
+			t.Errorf("%s: %d %s", reason, resp.StatusCode, body)
+		}
+		if rest, err := c.rest(); rest != "" || err != nil {
+			t.Errorf("%s: the connection goes on: %q, %v", reason, rest, err)
+		}
 	}
 }
 
