@@ -16,6 +16,7 @@ const (
 	outboxHurry  = 256       // frames that do not wait for others, see Config.Linger
 	outboxBytes  = 256 << 10 // of one stream in one batch
 	outboxPart   = 4 << 20   // of all batches that are written at once, and one more
+	outboxMost   = 1024      // frames of the same: what the processor still has at hand when the log takes them
 	outboxWait   = 2 * time.Second
 	outboxPause  = time.Second // at most, between two tries: whoever hops waits for the log
 )
@@ -159,7 +160,7 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 		}
 	}()
 	bytes := 0
-	for ; n < len(list) && bytes < outboxPart; n++ {
+	for ; n < len(list) && bytes < outboxPart && len(all) < outboxMost; n++ {
 		s := list[n]
 		if !s.owned.Load() {
 			continue

@@ -83,7 +83,7 @@ func (s *Set) Add(c net.Conn, o Options, sink Sink) (conn *Conn, ok bool, err er
 	}
 	l := s.loops[s.next.Add(1)%uint32(len(s.loops))]
 	s.once.Do(s.begin)
-	conn = &Conn{l: l, fd: fd, sink: sink, body: body{framing: o.Framing}, idle: ticks(o.Idle)}
+	conn = &Conn{l: l, fd: fd, sink: sink, body: body{framing: o.Framing}, idle: ticks(o.Idle), pace: pace{gap: seldom}}
 	conn.mu.Lock()
 	defer conn.unlock()
 	if err := l.register(conn); err != nil {
@@ -125,6 +125,7 @@ type Conn struct {
 	gen  int32
 	idle uint32        // ticks; 0: no limit
 	last atomic.Uint32 // tick of the last byte
+	pace pace          // under mu
 
 	resumed atomic.Bool
 
@@ -170,7 +171,10 @@ func (c *Conn) Close(err error) {
 }
 
 // listen has the loop told of what comes. c.mu is held.
-func (c *Conn) listen() error { return c.l.control(unix.EPOLL_CTL_ADD, c) }
+func (c *Conn) listen() error { return c.l.control(unix.EPOLL_CTL_ADD, c, wakes) }
+
+// wakes are the events that a connection is read on.
+const wakes = unix.EPOLLIN | unix.EPOLLRDHUP
 
 // end closes the connection, once. c.mu is held.
 func (c *Conn) end(err error) {
@@ -185,28 +189,55 @@ func (c *Conn) end(err error) {
 
 func (c *Conn) touch() { c.last.Store(c.l.now()) }
 
-// ready reads once, into buf. More that is there makes the loop come again.
-func (c *Conn) ready(buf []byte) {
+// ready reads once, into buf, at a time since the loop's beginning. More that is
+// there makes the loop come again: when epoll says so, or, if list is true, after
+// a pause. due says that such a pause is over.
+func (c *Conn) ready(buf []byte, at time.Duration, due bool) (list bool) {
 	c.mu.Lock()
 	defer c.unlock()
+	if due {
+		c.pace.listed = false
+	}
 	if c.fd < 0 || c.paused {
-		return
+		return false
 	}
 	// Raw, for it never blocks: the scheduler need not look after it.
 	got, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	n := int(got)
 	switch {
-	case err == unix.EAGAIN, err == unix.EINTR:
+	case err == unix.EINTR:
+	case err == unix.EAGAIN:
+		c.rest(false)
 	case err != 0:
 		c.end(&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", err)})
 	case n == 0:
 		c.end(c.body.eof())
 	default:
-		c.touch()
-		if !c.take(buf[:n]) && c.fd >= 0 {
-			c.l.control(unix.EPOLL_CTL_DEL, c)
+		c.last.Store(uint32(at / tick))
+		switch {
+		case c.take(buf[:n]):
+			c.rest(c.pace.read(n, at))
+		case c.fd >= 0:
+			c.pace.resting = false
+			c.l.control(unix.EPOLL_CTL_DEL, c, 0)
 		}
 	}
+	return c.fd >= 0 && c.pace.list()
+}
+
+// rest has epoll tell nothing of what comes, or again. c.mu is held.
+func (c *Conn) rest(wanted bool) {
+	if wanted == c.pace.resting {
+		return
+	}
+	events := uint32(wakes)
+	if wanted {
+		events = 0
+	}
+	if err := c.l.control(unix.EPOLL_CTL_MOD, c, events); err != nil {
+		c.end(err)
+	}
+	c.pace.resting = wanted
 }
 
 // take gives the sink what p holds of the body, and reports whether more is to
@@ -307,9 +338,9 @@ func (l *loop) forget(c *Conn) {
 	p.free, l.free = l.free, c.at
 }
 
-func (l *loop) control(op int, c *Conn) (err error) {
+func (l *loop) control(op int, c *Conn, events uint32) (err error) {
 	cerr := l.raw.Control(func(set uintptr) {
-		err = unix.EpollCtl(int(set), op, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: c.at, Pad: c.gen})
+		err = unix.EpollCtl(int(set), op, c.fd, &unix.EpollEvent{Events: events, Fd: c.at, Pad: c.gen})
 	})
 	return errors.Join(cerr, os.NewSyscallError("epoll_ctl", err))
 }
@@ -318,23 +349,61 @@ func (l *loop) control(op int, c *Conn) (err error) {
 func (l *loop) run() {
 	events := make([]unix.EpollEvent, 128)
 	buf := make([]byte, readSize)
+	var resting, due []*Conn
+	var until time.Duration // of their rest; 0: nobody rests
 	for {
-		var n int
-		var failed syscall.Errno
-		err := l.raw.Read(func(fd uintptr) bool {
-			got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-			n, failed = int(got), errno
-			return n != 0 // also -1; at 0 the runtime waits for more
-		})
-		if err != nil || failed != 0 && failed != unix.EINTR {
+		ready, err := l.wait(events)
+		if err != nil {
 			return
 		}
-		for _, ev := range events[:max(n, 0)] {
-			if c := l.find(ev.Fd, ev.Pad); c != nil {
-				c.ready(buf)
+		at := time.Since(l.begun)
+		had := len(resting)
+		for _, ev := range ready {
+			if c := l.find(ev.Fd, ev.Pad); c != nil && c.ready(buf, at, false) {
+				resting = append(resting, c)
 			}
 		}
+		if had > 0 {
+			if at < until {
+				continue
+			}
+			due, resting = append(due[:0], resting[:had]...), append(resting[:0], resting[had:]...)
+			for _, c := range due {
+				if c.ready(buf, at, true) {
+					resting = append(resting, c)
+				}
+			}
+			clear(due)
+		}
+		switch {
+		case len(resting) > 0:
+			until = at + pause
+			l.file.SetReadDeadline(l.begun.Add(until))
+		case until > 0:
+			until = 0
+			l.file.SetReadDeadline(time.Time{})
+		}
 	}
+}
+
+// wait waits for events, or until the read deadline.
+func (l *loop) wait(events []unix.EpollEvent) ([]unix.EpollEvent, error) {
+	var n int
+	var failed syscall.Errno
+	err := l.raw.Read(func(fd uintptr) bool {
+		got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		n, failed = int(got), errno
+		return n != 0 // also -1; at 0 the runtime waits for more
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), err == nil && failed == unix.EINTR:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case failed != 0:
+		return nil, failed
+	}
+	return events[:n], nil
 }
 
 func (l *loop) find(at, gen int32) *Conn {

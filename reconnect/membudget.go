@@ -11,10 +11,17 @@ import (
 // What is counted for each log and frame besides the bytes that it holds.
 const (
 	logCost   = int64(unsafe.Sizeof(memLog{})) + 64 // and its place in a map
-	frameCost = int64(unsafe.Sizeof(sse.Frame{}))
+	frameCost = int64(unsafe.Sizeof(item{}))
+	moreCost  = int64(unsafe.Sizeof(more{}))
 )
 
-func cost(f *sse.Frame) int64 { return frameCost + int64(len(f.ID)+len(f.Block)+len(f.Meta)) }
+func cost(f *sse.Frame) int64 {
+	bytes := frameCost + int64(len(f.ID)+len(f.Block)+len(f.Meta))
+	if hasMore(f) {
+		bytes += moreCost
+	}
+	return bytes
+}
 
 // Reason says why a Memory dropped frames; used as a metric label.
 type Reason uint8

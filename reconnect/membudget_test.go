@@ -1,6 +1,7 @@
 package reconnect
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -61,7 +62,7 @@ func (w *world) check() {
 			mine := logCost
 			for f := range l.frames.from(0) {
 				frames++
-				mine += cost(f)
+				mine += cost(&f)
 			}
 			if mine != l.bytes {
 				w.t.Errorf("%s: %d bytes in the books, %d there", l.id[:3], l.bytes, mine)
@@ -239,46 +240,74 @@ func TestMemoryShares(t *testing.T) {
 	}
 }
 
-// TestFrames holds the queue of chunks against a slice.
+// TestFrames holds the queue of chunks against a slice: of frames of a stream,
+// of a topic, and of both in one queue.
 func TestFrames(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		var q frames
-		var want []uint64
-		var seq uint64
+		var want []sse.Frame
+		at := sse.Pos{Epoch: 1}
+		one := func() sse.Frame {
+			at.Seq += 1 + uint64(r.IntN(2)*r.IntN(4))
+			switch r.IntN(200) {
+			case 0:
+				at.Seq += 1 << 33
+			case 1:
+				at.Epoch++
+			}
+			f := sse.Frame{Pos: at, Kind: sse.Kind(r.IntN(3)), Block: bytes.Repeat([]byte{byte(at.Seq)}, r.IntN(3)*100)}
+			if r.IntN(2) == 0 {
+				f.ID = []byte{byte(at.Seq), 2}[:r.IntN(3)]
+			}
+			if seed%3 == 1 || seed%3 == 2 && r.IntN(100) == 0 {
+				f.Time = int64(at.Seq)
+				f.Meta = []byte{byte(at.Seq)}[:r.IntN(2)]
+			}
+			return f
+		}
+		same := func(f, want sse.Frame) bool {
+			return f.Pos == want.Pos && f.Kind == want.Kind && f.End == want.End && f.Time == want.Time && bytes.Equal(f.Block, want.Block) &&
+				bytes.Equal(f.ID, want.ID) && (f.ID == nil) == (want.ID == nil) && bytes.Equal(f.Meta, want.Meta) && (f.Meta == nil) == (want.Meta == nil)
+		}
 		for range 2000 {
 			switch op := r.IntN(20); {
 			case op < 11 || len(want) == 0:
-				seq += 1 + uint64(r.IntN(2)*r.IntN(4))
-				q.push(&sse.Frame{Pos: sse.Pos{Seq: seq}, Block: []byte{1, 2}})
-				want = append(want, seq)
+				f := one()
+				q.push(&f)
+				want = append(want, f)
 			case op < 18:
 				for range min(1+r.IntN(30)*r.IntN(2), len(want)) {
-					if got := q.shift(); got != frameCost+2 {
+					if got := q.shift(); got != cost(&want[0]) {
 						t.Fatal("cost", got)
 					}
 					want = want[1:]
 				}
 			default:
 				for range min(1+r.IntN(100)*r.IntN(2), len(want)) {
-					q.pop()
+					if got := q.pop(); got != cost(&want[len(want)-1]) {
+						t.Fatal("cost", got)
+					}
 					want = want[:len(want)-1]
 				}
 				if len(want) > 0 {
-					seq = want[len(want)-1]
+					at = want[len(want)-1].Pos
 				}
 			}
-			if q.n != len(want) || (q.last() == nil) != (q.n == 0) || q.n > 0 && q.last().Pos.Seq != want[len(want)-1] {
-				t.Fatalf("%d frames, last %v; want %v", q.n, q.last(), want)
+			if q.n != len(want) || q.n > 0 && (!same(q.last(), want[len(want)-1]) || !same(q.first(), want[0])) {
+				t.Fatalf("%d frames, want %d", q.n, len(want))
 			}
-			from := uint64(r.IntN(int(seq) + 3))
+			if n := r.IntN(30) + 1; n <= q.n && !same(q.back(n), want[len(want)-n]) {
+				t.Fatalf("%d from the end: %v, want %v", n, q.back(n), want[len(want)-n])
+			}
+			from := at.Seq + 2 - min(at.Seq, uint64(r.IntN(200)))
 			var i int
-			for i < len(want) && want[i] < from {
+			for i < len(want) && want[i].Pos.Seq < from {
 				i++
 			}
 			for f := range q.from(from) {
-				if i == len(want) || f.Pos.Seq != want[i] {
-					t.Fatalf("from %d: got %d at %d of %v", from, f.Pos.Seq, i, want)
+				if i == len(want) || !same(f, want[i]) {
+					t.Fatalf("from %d: got %v at %d of %d", from, f.Pos, i, len(want))
 				}
 				if i++; r.IntN(50) == 0 {
 					i = len(want)
@@ -286,7 +315,7 @@ func TestFrames(t *testing.T) {
 				}
 			}
 			if i != len(want) {
-				t.Fatalf("from %d: ended at %d of %v", from, i, want)
+				t.Fatalf("from %d: ended at %d of %d", from, i, len(want))
 			}
 		}
 	}

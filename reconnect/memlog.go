@@ -173,7 +173,7 @@ func (m *Memory) append(b *Batch, now int64) error {
 			add = add[min(uint64(len(add)), l.tail.Pos.Seq-first.Seq+1):]
 		}
 	default:
-		for f := l.frames.last(); f != nil && f.Pos.Seq >= first.Seq; f = l.frames.last() {
+		for l.frames.n > 0 && l.frames.last().Pos.Seq >= first.Seq {
 			m.account(l, -1, -l.frames.pop())
 		}
 	}
@@ -238,7 +238,7 @@ func (m *Memory) Read(ctx context.Context, stream sse.StreamID, after sse.Pos, m
 			room := min(uint64(l.frames.n), l.tail.Pos.Seq-next+1)
 			out = make([]sse.Frame, 0, min(room, uint64(limit)))
 		}
-		out = append(out, *f)
+		out = append(out, f)
 		next++
 		if len(out) == limit {
 			break
@@ -316,8 +316,8 @@ func (m *Memory) Fence(ctx context.Context, stream sse.StreamID, epoch uint64, l
 		return sse.Frame{}, ErrFenced
 	}
 	last := sse.Frame{Pos: l.tail.Pos}
-	if f := l.frames.last(); f != nil {
-		last = *f
+	if l.frames.n > 0 {
+		last = l.frames.last()
 	}
 	l.tail = Tail{Pos: sse.Pos{Epoch: epoch, Seq: l.tail.Pos.Seq}, Kind: sse.KindFence}
 	l.expires.Store(deadline(now, limits.TTL))

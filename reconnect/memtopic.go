@@ -38,7 +38,7 @@ const (
 )
 
 // lost notes that a frame is no longer kept.
-func (t *topic) lost(f *sse.Frame) { t.gone, t.goneTime = f.Pos.Seq, f.Time }
+func (t *topic) lost(f sse.Frame) { t.gone, t.goneTime = f.Pos.Seq, f.Time }
 
 // raise keeps numberings that begin from now on above pos.
 func (m *Memory) raise(pos sse.Pos) {
@@ -263,8 +263,8 @@ func (m *Memory) Since(ctx context.Context, stream sse.StreamID, at time.Time) (
 	}
 	defer l.mu.Unlock()
 	ms, t := at.UnixMilli(), l.topic
-	chunk, i := l.frames.search(func(f *sse.Frame) bool { return f.Time >= ms })
-	if chunk == len(l.frames.chunks) {
+	f, ok := l.frames.since(ms)
+	if !ok {
 		origin := Origin(l.tail.Pos.Epoch)
 		if l.frames.n == 0 && l.tail.Pos.Seq > origin.Seq && t.goneTime >= ms {
 			return origin, nil // it was there
@@ -274,7 +274,6 @@ func (m *Memory) Since(ctx context.Context, stream sse.StreamID, at time.Time) (
 		}
 		return l.tail.Pos, nil
 	}
-	f := &l.frames.chunks[chunk][i]
 	before := sse.Pos{Epoch: f.Pos.Epoch, Seq: f.Pos.Seq - 1}
 	origin := Origin(f.Pos.Epoch)
 	if l.hole(f) {
@@ -283,7 +282,7 @@ func (m *Memory) Since(ctx context.Context, stream sse.StreamID, at time.Time) (
 		}
 		return before, nil
 	}
-	if f == l.frames.first() && before != origin && (t.gone != before.Seq || t.goneTime >= ms) {
+	if f.Pos == l.frames.first().Pos && before != origin && (t.gone != before.Seq || t.goneTime >= ms) {
 		return origin, nil // what is missing before it may be of that time
 	}
 	return before, nil
@@ -291,16 +290,18 @@ func (m *Memory) Since(ctx context.Context, stream sse.StreamID, at time.Time) (
 
 // hole reports whether f is the first frame of a numbering that begins with a
 // hole. l must be locked.
-func (l *memLog) hole(f *sse.Frame) bool {
+func (l *memLog) hole(f sse.Frame) bool {
 	phantom := Origin(f.Pos.Epoch).Seq + 1
 	if f.Pos.Seq != phantom+1 {
 		return false
 	}
-	if f == l.frames.first() {
+	if f.Pos == l.frames.first().Pos {
 		return l.topic.hole && f.Pos.Epoch == l.tail.Pos.Epoch
 	}
-	chunk, i := l.frames.search(func(f *sse.Frame) bool { return f.Pos.Seq >= phantom })
-	return f == &l.frames.chunks[chunk][i]
+	for at := range l.frames.from(phantom) {
+		return f.Pos == at.Pos
+	}
+	return false
 }
 
 // Back implements [Journal].
