@@ -347,12 +347,12 @@ func (l *loop) control(op int, c *Conn, events uint32) (err error) {
 
 // run reads what is ready until the set is closed.
 func (l *loop) run() {
-	events := make([]unix.EpollEvent, 128)
+	wait := l.waiter(make([]unix.EpollEvent, 128))
 	buf := make([]byte, readSize)
 	var resting, due []*Conn
 	var until time.Duration // of their rest; 0: nobody rests
 	for {
-		ready, err := l.wait(events)
+		ready, err := wait()
 		if err != nil {
 			return
 		}
@@ -386,24 +386,28 @@ func (l *loop) run() {
 	}
 }
 
-// wait waits for events, or until the read deadline.
-func (l *loop) wait(events []unix.EpollEvent) ([]unix.EpollEvent, error) {
+// waiter returns a function that waits for events, or until the read deadline.
+// It is made once: what the runtime is given to call escapes.
+func (l *loop) waiter(events []unix.EpollEvent) func() ([]unix.EpollEvent, error) {
 	var n int
 	var failed syscall.Errno
-	err := l.raw.Read(func(fd uintptr) bool {
+	look := func(fd uintptr) bool {
 		got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 		n, failed = int(got), errno
 		return n != 0 // also -1; at 0 the runtime waits for more
-	})
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), err == nil && failed == unix.EINTR:
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case failed != 0:
-		return nil, failed
 	}
-	return events[:n], nil
+	return func() ([]unix.EpollEvent, error) {
+		err := l.raw.Read(look)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded), err == nil && failed == unix.EINTR:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case failed != 0:
+			return nil, failed
+		}
+		return events[:n], nil
+	}
 }
 
 func (l *loop) find(at, gen int32) *Conn {
