@@ -419,6 +419,22 @@ func (r *shakyRegistry) TakeNote(ctx context.Context, name string) ([]byte, erro
 	return m.TakeNote(ctx, name)
 }
 
+func (r *shakyRegistry) Gather(ctx context.Context, name string, value []byte, ttl time.Duration) error {
+	m, err := r.use(ctx, "gather")
+	if err != nil {
+		return err
+	}
+	return m.Gather(ctx, name, value, ttl)
+}
+
+func (r *shakyRegistry) Gathered(ctx context.Context, name string) ([][]byte, error) {
+	m, err := r.use(ctx, "gathered")
+	if err != nil {
+		return nil, err
+	}
+	return m.Gathered(ctx, name)
+}
+
 func (r *shakyRegistry) PutDue(ctx context.Context, at time.Time, items [][]byte) error {
 	m, err := r.use(ctx, "putdue")
 	if err != nil {

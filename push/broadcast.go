@@ -61,7 +61,7 @@ func (c *call) toAll(m *message) {
 	about.meta.Primary = true
 	about.encoded = about.meta.Encode()
 	out := reach{ID: m.id, Status: notConnected, Topics: len(topics), Nodes: []string{}}
-	kept := &receipt{ID: m.id}
+	kept := &receipt{ID: m.id, own: m.own}
 	var fate bool
 	ctx, cancel := c.within()
 	defer cancel()

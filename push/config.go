@@ -39,6 +39,7 @@ type Log interface {
 type Registry interface {
 	Conns(ctx context.Context) ([]registry.Connection, error)
 	registry.Notes
+	registry.Gathering
 	registry.Due
 }
 

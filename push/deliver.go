@@ -209,7 +209,7 @@ func (r *round) settle(s *sending) {
 			continue
 		}
 		if kept == nil {
-			kept = &receipt{ID: s.m.id, Time: got.Time}
+			kept = &receipt{ID: s.m.id, Time: got.Time, own: s.m.own}
 		}
 		kept.add(res.Target, post, got)
 	}

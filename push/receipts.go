@@ -17,34 +17,6 @@ import (
 	"ssegate/sse"
 )
 
-// receipt is what is kept of a message that was taken.
-type receipt struct {
-	ID      string          `json:"id"`
-	Time    int64           `json:"time"` // Unix ms
-	Targets []receiptTarget `json:"targets"`
-	More    int             `json:"more,omitempty"` // targets that are not kept
-}
-
-type receiptTarget struct {
-	Target string   `json:"target"`
-	Topic  string   `json:"topic"`
-	Epoch  uint64   `json:"epoch"`
-	Seq    uint64   `json:"seq"`
-	Nodes  []string `json:"nodes,omitempty"`
-	Meta   []byte   `json:"meta,omitempty"`
-}
-
-// maxReceiptTargets is how many targets of one message a receipt tells of.
-const maxReceiptTargets = 20
-
-func (r *receipt) add(target string, post *cluster.Outgoing, got *cluster.Receipt) {
-	if len(r.Targets) == maxReceiptTargets {
-		r.More++
-		return
-	}
-	r.Targets = append(r.Targets, receiptTarget{target, post.Topic.Name, got.Pos.Epoch, got.Pos.Seq, got.Nodes, post.Meta})
-}
-
 const (
 	// maxReceipts is how many receipts a node keeps of what it took itself.
 	maxReceipts = 100_000
@@ -62,8 +34,9 @@ const (
 	noteWait = 2 * time.Second
 )
 
-// receipts keeps what was taken: the newest here, and all for a time as notes
-// in the registry. Nobody waits for the notes.
+// receipts keeps what was taken: the newest here, and all for a time in the
+// registry, as notes. Nobody waits for that to be written. Of an id that came
+// several times, to several targets or on several nodes, all is kept.
 type receipts struct {
 	a    *API
 	wake chan struct{}
@@ -77,9 +50,11 @@ type receipts struct {
 	dirty  []*group
 }
 
-// group is what one note holds.
+// group is what one note holds: of ids that were made here; or, of an id that
+// is its sender's, what is to be gathered with what other nodes know of it.
 type group struct {
 	name  string
+	own   bool
 	list  []*receipt
 	dirty bool
 }
@@ -93,6 +68,14 @@ func (rs *receipts) init(a *API) {
 func (rs *receipts) keep(r *receipt) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	part := r
+	if had := rs.known(r.ID); had != nil {
+		all, news := merged(had, r)
+		if !news {
+			return
+		}
+		r = all
+	}
 	if len(rs.ring) < maxReceipts {
 		rs.ring = append(rs.ring, r)
 	} else {
@@ -110,23 +93,11 @@ func (rs *receipts) keep(r *receipt) {
 		rs.a.stats.lost.Add(1)
 		return
 	}
-	name := groupOf(r.ID)
-	grows := name != "" && strings.HasPrefix(r.ID, rs.a.name)
-	if !grows {
-		name = r.ID
+	g := &group{name: part.ID, own: true}
+	if !part.own {
+		g = rs.group(groupOf(part.ID))
 	}
-	g := rs.groups[name]
-	if g == nil {
-		g = &group{name: name}
-		if grows {
-			rs.groups[name] = g
-			if rs.order = append(rs.order, name); len(rs.order) > maxGroups {
-				delete(rs.groups, rs.order[0])
-				rs.order = rs.order[1:]
-			}
-		}
-	}
-	g.list = append(g.list, r)
+	g.list = append(g.list, part)
 	if !g.dirty {
 		g.dirty, rs.dirty = true, append(rs.dirty, g)
 		select {
@@ -134,6 +105,27 @@ func (rs *receipts) keep(r *receipt) {
 		default:
 		}
 	}
+}
+
+// life is since when what was published is remembered.
+func (rs *receipts) life() time.Time { return time.Now().Add(-rs.a.opt.Load().ReceiptTTL) }
+
+// known is the receipt of an id on this node, nil if there is none any more.
+// The caller holds mu.
+func (rs *receipts) known(id string) *receipt { return rs.byID[id].since(rs.life()) }
+
+// group is a group of ids that are made here. The caller holds mu.
+func (rs *receipts) group(name string) *group {
+	g := rs.groups[name]
+	if g == nil {
+		g = &group{name: name}
+		rs.groups[name] = g
+		if rs.order = append(rs.order, name); len(rs.order) > maxGroups {
+			delete(rs.groups, rs.order[0])
+			rs.order = rs.order[1:]
+		}
+	}
+	return g
 }
 
 // groupOf is the name of the note that has a message's receipt, if its id is
@@ -173,13 +165,14 @@ func (rs *receipts) run(ctx context.Context) error {
 func (rs *receipts) write(ctx context.Context) {
 	type note struct {
 		name string
+		own  bool
 		list []*receipt
 	}
 	rs.mu.Lock()
 	notes := make([]note, len(rs.dirty))
 	for i, g := range rs.dirty {
 		g.dirty = false
-		notes[i] = note{g.name, g.list} // lists only grow
+		notes[i] = note{g.name, g.own, g.list} // lists only grow
 	}
 	rs.dirty = nil
 	rs.mu.Unlock()
@@ -191,7 +184,11 @@ func (rs *receipts) write(ctx context.Context) {
 			for i := w; i < len(notes); i += writers {
 				value, _ := json.Marshal(notes[i].list) // texts and numbers
 				once, cancel := context.WithTimeout(ctx, noteWait)
-				err := rs.a.cfg.Registry.PutNote(once, noteName(notes[i].name), value, ttl)
+				put := rs.a.cfg.Registry.PutNote
+				if notes[i].own {
+					put = rs.a.cfg.Registry.Gather
+				}
+				err := put(once, noteName(notes[i].name), value, ttl)
 				cancel()
 				if err != nil {
 					rs.a.stats.lost.Add(uint64(len(notes[i].list)))
@@ -205,31 +202,53 @@ func (rs *receipts) write(ctx context.Context) {
 // find returns the receipt of a message, nil if none is known any more.
 func (rs *receipts) find(ctx context.Context, id string) (*receipt, error) {
 	rs.mu.Lock()
-	r := rs.byID[id]
+	here := rs.known(id)
 	rs.mu.Unlock()
-	if r != nil {
-		return r, nil
-	}
-	for _, name := range []string{id, groupOf(id)} {
-		if name == "" {
-			continue
-		}
-		value, err := rs.a.cfg.Registry.GetNote(ctx, noteName(name))
-		if errors.Is(err, registry.ErrUnknown) {
-			continue
-		}
-		if err != nil {
+	var all []*receipt
+	var err error
+	if !rs.a.opt.Load().Alone {
+		if all, err = rs.noted(ctx, id); here == nil && err != nil {
 			return nil, err
 		}
+	}
+	if here != nil {
+		all = append(all, here)
+	}
+	byTime(all)
+	r, _ := merged(all...)
+	if r != nil {
+		r.partial = err != nil
+	}
+	return r, nil
+}
+
+// noted are the receipts of an id that the nodes have put into the registry.
+func (rs *receipts) noted(ctx context.Context, id string) (all []*receipt, err error) {
+	reg := rs.a.cfg.Registry
+	lists, err := reg.Gathered(ctx, noteName(id))
+	if err != nil {
+		return nil, err
+	}
+	if name := groupOf(id); name != "" {
+		switch note, err := reg.GetNote(ctx, noteName(name)); {
+		case err == nil:
+			lists = append(slices.Clip(lists), note)
+		case !errors.Is(err, registry.ErrUnknown):
+			return nil, err
+		}
+	}
+	for _, value := range lists {
 		var list []*receipt
 		if json.Unmarshal(value, &list) != nil {
 			continue
 		}
-		if i := slices.IndexFunc(list, func(r *receipt) bool { return r != nil && r.ID == id }); i >= 0 {
-			return list[i], nil
+		for _, r := range list {
+			if r = r.since(rs.life()); r != nil && r.ID == id {
+				all = append(all, r)
+			}
 		}
 	}
-	return nil, nil
+	return all, nil
 }
 
 // far is how far a message has got at one target.
@@ -288,9 +307,12 @@ func (c *call) receipt() {
 			detail: "no message of this id is known, or it was too long ago; with ?target=user/{id} its log is searched"})
 		return
 	}
-	if !c.who.Admin && !slices.ContainsFunc(r.Targets, func(t receiptTarget) bool { return c.who.MayPublish(t.Topic) }) {
-		c.refuse(forbidden("id", "is of a message to others, to whom you may not publish"))
-		return
+	if !c.who.Admin {
+		r = r.only(func(t *receiptTarget) bool { return c.who.MayPublish(t.Topic) || c.who.MayPublish(t.Target) })
+		if r == nil {
+			c.refuse(forbidden("id", "is of a message to others, to whom you may not publish"))
+			return
+		}
 	}
 	c.answer(http.StatusOK, c.howFar(ctx, r))
 }
@@ -350,7 +372,8 @@ func (c *call) howFar(ctx context.Context, r *receipt) any {
 		Passed   bool     `json:"passed"`
 		Targets  []far    `json:"targets"`
 		More     int      `json:"more_targets,omitempty"`
-	}{ID: r.ID, Accepted: time.UnixMilli(r.Time).UTC().Format(timeFormat), Routed: []string{}, Targets: list, More: r.More}
+		Partial  bool     `json:"incomplete,omitempty"`
+	}{Partial: r.partial, ID: r.ID, Accepted: time.UnixMilli(r.Time).UTC().Format(timeFormat), Routed: []string{}, Targets: list, More: r.More}
 	for _, f := range list {
 		out.Written += f.Written
 		out.Passed = out.Passed || f.Passed

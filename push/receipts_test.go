@@ -2,6 +2,7 @@ package push
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,71 @@ func TestReceipts(t *testing.T) {
 		w.is(n[0].get("/api/v1/messages/none?target="), 400)
 		w.is(n[0].get("/api/v1/messages/a%0Ab"), 400)
 	}, "a", "b")
+}
+
+// An id that was sent to several targets, on several nodes, or again to fewer
+// of them, has one receipt that tells of all.
+func TestReceiptsOfOneID(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		names := []string{"a", "b"}
+		if alone {
+			names = names[:1]
+		}
+		inWorld(t, Config{Options: Options{Alone: alone, ReceiptTTL: 5 * time.Minute}}, func(w *world, n ...*node) {
+			n[0].follow(all, "user/u")
+			last := n[len(n)-1]
+			first := w.is(n[0].post("/api/v1/messages/send", `{"id":"m","target":{"user_id":"u","channel":"c"}}`), 200)
+			w.is(last.post("/api/v1/messages/send", `{"id":"m","target":{"channel":"d"}}`), 200)
+			w.is(n[0].post("/api/v1/messages/send", `{"id":"m","target":{"service":"e"}}`), 200)
+			w.is(last.post("/api/v1/messages/send", `{"id":"m","target":{"channel":"c"}}`), 200) // again
+			w.is(last.post("/api/v1/messages/batch", `[{"id":"m","target":{"user_id":"v"}},{"id":"m","target":{"user_id":"v"}}]`), 200)
+			want := []string{"user/u", "channel/c", "channel/d", "service/e", "user/v"}
+			check := func(reader *auth.Identity, want ...string) {
+				t.Helper()
+				wait(time.Second)
+				for _, at := range n {
+					a := w.is(at.get("/api/v1/messages/m", as(reader)), 200)
+					var got []string
+					for _, target := range a.at("targets").([]any) {
+						got = append(got, target.(map[string]any)["target"].(string))
+					}
+					slices.Sort(got)
+					if slices.Sort(want); !slices.Equal(got, want) || a.at("incomplete") != nil {
+						t.Errorf("alone %t, %s: targets %q, want %q: %s", alone, at.ID(), got, want, a.raw)
+					}
+					if at := slices.IndexFunc(a.at("targets").([]any), func(v any) bool { return v.(map[string]any)["target"] == "user/u" }); at >= 0 &&
+						(a.at("targets", at, "position") != first.at("targets", 0, "position") || fmt.Sprint(a.at("targets", at, "routed")) != "[a]") {
+						t.Errorf("%s", a.raw)
+					}
+				}
+			}
+			admin := &auth.Identity{Admin: true}
+			check(admin, want...)
+			check(&auth.Identity{Publish: []auth.Pattern{"channel/*"}}, "channel/c", "channel/d") // the others are others'
+			// What this node knows is told while the registry is away, and that it may not be all.
+			if !alone {
+				w.reg.fails(errAway)
+				if a := w.is(last.get("/api/v1/messages/m"), 200); a.at("incomplete") != true {
+					t.Errorf("%s", a.raw)
+				}
+				w.reg.fails(nil)
+			}
+			// A made id that its sender uses for its own goes with the made one, and spoils no other of its group.
+			made := w.is(n[0].post("/api/v1/messages/send", `{"target":{"user_id":"u"}}`), 200).at("id").(string)
+			other := w.is(n[0].post("/api/v1/messages/send", `{"target":{"user_id":"u"}}`), 200).at("id").(string)
+			w.is(n[0].post("/api/v1/messages/send", `{"id":"`+made+`","target":{"channel":"x"}}`), 200)
+			wait(time.Second)
+			if a := w.is(last.get("/api/v1/messages/"+made), 200); len(a.at("targets").([]any)) != 2 {
+				t.Errorf("%s", a.raw)
+			}
+			w.is(last.get("/api/v1/messages/"+other), 200)
+			// Its life is that of the last: then all is forgotten.
+			wait(6 * time.Minute)
+			for _, at := range n {
+				w.is(at.get("/api/v1/messages/m"), 404)
+			}
+		}, names...)
+	}
 }
 
 // Many receipts of ids that were made share a note; none is lost to the others.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,6 +120,20 @@ func (r *shakyRegistry) PutNote(ctx context.Context, name string, value []byte, 
 		return err
 	}
 	return r.Memory.PutNote(ctx, name, value, ttl)
+}
+
+func (r *shakyRegistry) Gather(ctx context.Context, name string, value []byte, ttl time.Duration) error {
+	if err := r.broken(); err != nil {
+		return err
+	}
+	return r.Memory.Gather(ctx, name, value, ttl)
+}
+
+func (r *shakyRegistry) Gathered(ctx context.Context, name string) ([][]byte, error) {
+	if err := r.broken(); err != nil {
+		return nil, err
+	}
+	return r.Memory.Gathered(ctx, name)
 }
 
 func (r *shakyRegistry) PutDue(ctx context.Context, at time.Time, items [][]byte) error {
@@ -339,12 +354,37 @@ func (n *node) do(method, path, contentType string, body io.Reader, change ...fu
 		f(r)
 	}
 	rec := httptest.NewRecorder()
-	n.api.ServeHTTP(rec, r)
+	n.api.ServeHTTP(&recorder{ResponseRecorder: rec, body: body}, r)
 	a := answer{status: rec.Code, head: rec.Header(), raw: rec.Body.String()}
 	if err := json.Unmarshal(rec.Body.Bytes(), &a.body); err != nil {
 		n.w.Fatalf("%s %s: %d %q: %v", method, path, rec.Code, a.raw, err)
 	}
 	return a
+}
+
+// recorder lets what reads a pipe be bounded. The bound of the pipe is passed
+// once: it is not read again after that.
+type recorder struct {
+	*httptest.ResponseRecorder
+	body  io.Reader
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+func (r *recorder) SetReadDeadline(at time.Time) error {
+	p, ok := r.body.(*io.PipeReader)
+	if !ok {
+		return http.ErrNotSupported
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	if !at.IsZero() {
+		r.timer = time.AfterFunc(time.Until(at), func() { p.CloseWithError(os.ErrDeadlineExceeded) })
+	}
+	return nil
 }
 
 func (n *node) post(path, body string, change ...func(*http.Request)) answer {

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -41,6 +43,38 @@ func (m *Memory) note(ctx context.Context, name string, take bool) ([]byte, erro
 		m.notes.drop(name)
 	}
 	return value, nil
+}
+
+// Gather implements [Gathering].
+func (m *Memory) Gather(ctx context.Context, name string, value []byte, ttl time.Duration) error {
+	now, err := m.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	list, ok := m.gathered.get(name, now)
+	if !ok {
+		list = new([][]byte)
+		m.gathered.put(name, list, now, now.Add(ttl))
+	}
+	m.gathered.extend(name, now, now.Add(ttl))
+	kept := slices.DeleteFunc(slices.Clone(*list), func(v []byte) bool { return bytes.Equal(v, value) })
+	kept = slices.Insert(kept, 0, value)
+	*list = kept[:min(len(kept), MaxGathered)]
+	return nil
+}
+
+// Gathered implements [Gathering].
+func (m *Memory) Gathered(ctx context.Context, name string) ([][]byte, error) {
+	now, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	if list, ok := m.gathered.get(name, now); ok {
+		return *list, nil
+	}
+	return nil, nil
 }
 
 // PutDue implements [Due].

@@ -27,6 +27,7 @@ type Memory struct {
 	bids     expiring[string, Bid]
 	prints   expiring[string, *[]noted]
 	notes    expiring[string, []byte]
+	gathered expiring[string, *[][]byte]
 	due      due
 }
 
@@ -116,6 +117,7 @@ func (m *Memory) Sweep(ctx context.Context) (dead []string, err error) {
 	m.bids.clear(now)
 	m.prints.clear(now)
 	m.notes.clear(now)
+	m.gathered.clear(now)
 	dead = m.nodes.clear(now)
 	slices.Sort(dead)
 	return dead, nil

@@ -192,6 +192,22 @@ type Notes interface {
 	TakeNote(ctx context.Context, name string) ([]byte, error)
 }
 
+// MaxGathered is how many values are kept under one name.
+const MaxGathered = 64
+
+// Gathering is the part about what several nodes know of one thing: values that
+// are kept beside one another under a name of the caller's, which is none of
+// Notes' names.
+type Gathering interface {
+	// Gather adds value to those under name, and has all of them kept for ttl
+	// from now at least. Equal values are one; of more than MaxGathered the
+	// newest are kept.
+	Gather(ctx context.Context, name string, value []byte, ttl time.Duration) error
+	// Gathered returns what is kept under name, newest first; nothing is no
+	// error.
+	Gathered(ctx context.Context, name string) ([][]byte, error)
+}
+
 // Due is the part about what is to be done at a time by whoever comes first.
 type Due interface {
 	// PutDue has each item wait until at. An item is told from others by its
@@ -217,5 +233,6 @@ type Registry interface {
 	Keys
 	Connections
 	Notes
+	Gathering
 	Due
 }

@@ -12,6 +12,7 @@
 //	key:<attach key>    "<stream> <bid>"
 //	print:<fingerprint> list of "<end> <stream>", newest first
 //	note:<name>         the note
+//	gathered:<name>     list of values, newest first
 //	due                 sorted set: item, by when it is due
 //
 // Every key has a TTL, so nothing outlives the nodes that wrote it; a dead

@@ -65,6 +65,27 @@ func (r *Registry) TakeNote(ctx context.Context, name string) ([]byte, error) {
 	return []byte(text), nil
 }
 
+// Gather implements [registry.Gathering].
+func (r *Registry) Gather(ctx context.Context, name string, value []byte, ttl time.Duration) error {
+	if err := r.call(ctx, gather, []string{r.heap(name)}, value, ms(ttl), registry.MaxGathered).Err(); err != nil {
+		return failed("gather", err)
+	}
+	return nil
+}
+
+// Gathered implements [registry.Gathering].
+func (r *Registry) Gathered(ctx context.Context, name string) ([][]byte, error) {
+	list, err := r.c.LRange(ctx, r.heap(name), 0, -1).Result()
+	if err != nil {
+		return nil, failed("gathered", err)
+	}
+	values := make([][]byte, len(list))
+	for i, s := range list {
+		values[i] = []byte(s)
+	}
+	return values, nil
+}
+
 // unknown is a nil reply as the registry's own word.
 func unknown(what string, err error) error {
 	switch {

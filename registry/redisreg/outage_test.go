@@ -54,6 +54,8 @@ func calls(r *redisreg.Registry) map[string]func(context.Context) error {
 		"PutNote":   func(ctx context.Context) error { return r.PutNote(ctx, "n", []byte("1"), time.Minute) },
 		"GetNote":   func(ctx context.Context) error { return second(r.GetNote(ctx, "n")) },
 		"TakeNote":  func(ctx context.Context) error { return second(r.TakeNote(ctx, "n")) },
+		"Gather":    func(ctx context.Context) error { return r.Gather(ctx, "g", []byte("1"), time.Minute) },
+		"Gathered":  func(ctx context.Context) error { return second(r.Gathered(ctx, "g")) },
 		"PutDue":    func(ctx context.Context) error { return r.PutDue(ctx, time.Now(), [][]byte{{1}}) },
 		"TakeDue": func(ctx context.Context) error {
 			return second(r.TakeDue(ctx, time.Now(), time.Now().Add(time.Minute), 1))
@@ -246,7 +248,7 @@ func TestDamaged(t *testing.T) {
 	// A key of another type is Redis' own error.
 	for name, call := range calls(r) {
 		live()
-		for _, k := range []string{"test:nodes", "test:cleaner", "test:key:k", "test:print:p", "test:{node:a}:conns", "test:{node:a}:node", "test:note:n", "test:due"} {
+		for _, k := range []string{"test:nodes", "test:cleaner", "test:key:k", "test:print:p", "test:{node:a}:conns", "test:{node:a}:node", "test:note:n", "test:gathered:g", "test:due"} {
 			if err := c.Del(ctx, k).Err(); err != nil {
 				t.Fatal(err)
 			}

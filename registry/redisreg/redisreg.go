@@ -46,6 +46,7 @@ func (r *Registry) follow(id sse.StreamID) string { return r.prefix + "{" + id.S
 func (r *Registry) key(key string) string     { return r.prefix + "key:" + key }
 func (r *Registry) print(print string) string { return r.prefix + "print:" + print }
 func (r *Registry) note(name string) string   { return r.prefix + "note:" + name }
+func (r *Registry) heap(name string) string   { return r.prefix + "gathered:" + name }
 func (r *Registry) due() string               { return r.prefix + "due" }
 
 // FollowKey is the key with a stream's interest: a sorted set of node ids, by

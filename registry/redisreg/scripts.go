@@ -166,6 +166,14 @@ local v = redis.call('GET', KEYS[1])
 if v then redis.call('DEL', KEYS[1]) end
 return v`)
 
+	// gather: gathered | value ttl most. A list, newest first.
+	gather = redis.NewScript(lua + `
+redis.call('LREM', KEYS[1], 0, ARGV[1])
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], 0, ARGV[3] - 1)
+keep(KEYS[1], ARGV[2])
+return 1`)
+
 	// putDue: due | at item item … Kept until a week after the last is due.
 	putDue = redis.NewScript(lua + `
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end

@@ -83,6 +83,71 @@ func takeNoteRace(t *testing.T, w World) {
 	}
 }
 
+func gather(t *testing.T, r registry.Gathering, name, value string, ttl time.Duration) {
+	t.Helper()
+	must(t, "Gather", r.Gather(t.Context(), name, []byte(value), ttl))
+}
+
+// wantGathered says what is kept under a name, newest first.
+func wantGathered(t *testing.T, r registry.Gathering, name string, values ...string) {
+	t.Helper()
+	got, err := r.Gathered(t.Context(), name)
+	must(t, "Gathered", err)
+	var texts []string
+	for _, v := range got {
+		texts = append(texts, string(v))
+	}
+	want(t, "gathered under "+name, texts, values...)
+}
+
+func gathered(t *testing.T, w World) {
+	wantGathered(t, w.A, "n")
+	must(t, "PutNote", w.A.PutNote(t.Context(), "n", []byte("a note"), long))
+	wantGathered(t, w.A, "n")
+	gather(t, w.A, "n", "1", long)
+	gather(t, w.B, "n", "2\x00\r\né", long)
+	gather(t, w.B, "", "none", long)
+	wantGathered(t, w.A, "n", "2\x00\r\né", "1")
+	gather(t, w.A, "n", "1", long) // is there once
+	wantGathered(t, w.B, "n", "1", "2\x00\r\né")
+	wantGathered(t, w.B, "", "none")
+	wantNote(t, w.B, "n", "a note")
+	var newest []string
+	for i := range registry.MaxGathered + 5 {
+		gather(t, pick(w, i), "many", fmt.Sprint(i), long)
+		newest = append([]string{fmt.Sprint(i)}, newest...)
+	}
+	wantGathered(t, w.A, "many", newest[:registry.MaxGathered]...)
+}
+
+func gatheredEnd(t *testing.T, w World) {
+	gather(t, w.A, "n", "1", soon)
+	gather(t, w.A, "m", "1", soon)
+	gather(t, w.B, "m", "2", long) // all of them are kept as long
+	gather(t, w.B, "m", "3", soon)
+	w.Pass(soon)
+	wantGathered(t, w.B, "n")
+	wantGathered(t, w.A, "m", "3", "2", "1")
+	gather(t, w.B, "n", "2", long)
+	wantGathered(t, w.A, "n", "2")
+}
+
+// gatherRace: nothing that is added at once is lost.
+func gatherRace(t *testing.T, w World) {
+	race(func(i int) {
+		for j := range registry.MaxGathered / racers {
+			if err := pick(w, i).Gather(t.Context(), "n", fmt.Append(nil, i, " ", j), long); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	got, err := w.A.Gathered(t.Context(), "n")
+	must(t, "Gathered", err)
+	if n := registry.MaxGathered / racers * racers; len(got) != n {
+		t.Fatalf("%d values, want %d", len(got), n)
+	}
+}
+
 // take takes what is due for a long time, as text.
 func take(t *testing.T, r registry.Due, now time.Time, most int) (items []string) {
 	t.Helper()
