@@ -73,6 +73,7 @@ type pipe struct {
 	marks   bool
 	over    bool // its end is being told, whatever has expired
 	targets []pipeTarget
+	conns   audience // of the targets, those that are connections
 	blocks  [][]byte // to be published
 	size    int      // of blocks
 	number  int      // of the next event, marks included
@@ -82,6 +83,7 @@ type pipeTarget struct {
 	result
 	topic cluster.Topic
 	meta  []byte
+	conn  string // of which the topic is one, "" for none: the target is the topic
 }
 
 // piped is the answer to a stream.
@@ -136,6 +138,7 @@ func (c *call) stream() {
 		_ = p.say(ctx, &end) // nothing more can be done for them
 	}
 	answer.State = end.State
+	p.conns.settle(p.ctx)
 	for i := range p.targets {
 		answer.Targets = append(answer.Targets, p.targets[i].result)
 	}
@@ -172,7 +175,9 @@ func (c *call) openPipe() (*pipe, *refusal) {
 		t := pipeTarget{result: result{Target: place.String()}}
 		topic, with := t.Target, meta
 		if place.Kind == Connection {
-			conn, err := c.conns.find(p.ctx, place.Name)
+			ctx, cancel := c.within()
+			conn, err := c.conns.find(ctx, place.Name)
+			cancel()
 			if err != nil {
 				return nil, unavailable("where the connection is cannot be told now; nothing was read")
 			}
@@ -182,6 +187,7 @@ func (c *call) openPipe() (*pipe, *refusal) {
 				continue
 			}
 			topic, with.Connection = conn.Topics[0], place.Name
+			t.conn, t.node = place.Name, conn.Node
 		}
 		t.topic, t.meta = cluster.TopicOf(topic), with.Encode()
 		p.targets = append(p.targets, t)
@@ -293,19 +299,24 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 	at := make([]int, 0, cap(posts)) // the target of each
 	for i := range p.targets {
 		t := &p.targets[i]
-		if t.Status == notConnected {
+		if t.Status == notConnected || p.conns.gone[i].Load() {
 			continue
 		}
 		for j, block := range p.blocks {
 			at = append(at, i)
+			id := strconv.AppendInt([]byte(p.id+"-"), int64(p.number+j), 10)
+			if t.conn != "" { // one of several that follow this topic, maybe
+				id = strconv.AppendInt(append(id, '-'), int64(i), 10)
+			}
 			posts = append(posts, cluster.Outgoing{
-				Topic: t.topic, ID: strconv.AppendInt([]byte(p.id+"-"), int64(p.number+j), 10), Once: streamOnce,
-				Meta: t.meta, Block: block, Limits: p.c.opt.limits(0),
+				Topic: t.topic, ID: id, Once: streamOnce, Meta: t.meta, Block: block, Limits: p.c.opt.limits(0),
 			})
 		}
 	}
-	if bad := p.publish(ctx, posts, at); bad != nil {
-		return bad
+	if len(posts) > 0 {
+		if bad := p.publish(ctx, posts, at); bad != nil {
+			return bad
+		}
 	}
 	p.number += len(p.blocks)
 	p.blocks, p.size = p.blocks[:0], 0
@@ -452,6 +463,7 @@ func (p *pipe) start() (finish func()) {
 			p.deadline(time.Unix(1, 0))
 		}
 	})
+	p.conns.watch(p)
 	return func() {
 		unhook()
 		p.reading.Lock()
@@ -459,6 +471,7 @@ func (p *pipe) start() (finish func()) {
 		p.reading.Unlock()
 		release()
 		p.halt(nil)
+		p.conns.wg.Wait()
 	}
 }
 

@@ -200,6 +200,61 @@ func TestStreamToken(t *testing.T) {
 	}, "a")
 }
 
+// A stream to a connection ends when the connection does, since nobody else can
+// get it, also while its publisher is silent; other targets go on.
+func TestStreamToConnectionThatGoes(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		c, d := n[1].follow(all, "user/u"), n[0].follow(all, "user/u")
+		only, done := n[0].upload("/api/v1/streams/connection/"+c.id, "text/event-stream")
+		both, bothDone := n[0].upload("/api/v1/streams/connection/"+c.id+"?to=user/v", "text/event-stream")
+		two, twoDone := n[0].upload("/api/v1/streams/connection/"+c.id+"?to=connection/"+d.id, "text/event-stream")
+		for _, body := range []io.Writer{only, both, two} {
+			io.WriteString(body, "data: x\n\n")
+		}
+		wait(10 * time.Second)
+		select {
+		case a := <-done:
+			t.Fatalf("ended while its connection is there: %s", a.raw)
+		default:
+		}
+		began := time.Now()
+		if err := n[0].Kick(w.Context(), c.id); err != nil {
+			t.Fatal(err)
+		}
+		a := w.is(<-done, 410)
+		if a.at("error", "reason") != "connection_gone" || a.at("result", "state") != "cut" || a.at("result", "events").(float64) != 1 || a.at("result", "targets", 0, "status") != "not_connected" {
+			t.Errorf("%s", a.raw)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("the publisher heard of it after %v", took)
+		}
+		for _, body := range []*io.PipeWriter{both, two} {
+			io.WriteString(body, "data: y\n\n")
+			wait(time.Second)
+			io.WriteString(body, "data: z\n\n")
+			body.Close()
+		}
+		for target, got := range map[string]chan answer{"user/v": bothDone, "connection/" + d.id: twoDone} {
+			if a := w.is(<-got, 200); a.at("targets", 0, "status") != "not_connected" || a.at("targets", 1, "target") != target || a.at("targets", 1, "status") == "not_connected" {
+				t.Errorf("%s", a.raw)
+			}
+		}
+		wait(time.Second)
+		if _, got := d.marks(); !slices.Equal(got, []told{{"", "x"}, {"", "y"}, {"", "z"}}) {
+			t.Errorf("%q", got)
+		}
+		// One that is over before anybody has missed the connection.
+		body, done := n[0].upload("/api/v1/streams/connection/"+d.id, "text/event-stream")
+		n[0].Kick(w.Context(), d.id)
+		wait(10 * time.Millisecond)
+		io.WriteString(body, "data: late\n\n")
+		body.Close()
+		if a := w.is(<-done, 200); a.at("targets", 0, "status") != "not_connected" {
+			t.Errorf("%s", a.raw)
+		}
+	}, "a", "b")
+}
+
 // Bytes come in pieces that can be put together again.
 func TestPieces(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
