@@ -175,6 +175,7 @@ func (m *merger) run() {
 	if !m.begin(ctx) {
 		return
 	}
+	m.ids.ahead()
 	var later []*part // that could not be read
 	for {
 		m.mu.Lock()

@@ -197,6 +197,19 @@ func (d *mergeIDs) init(m *merger) {
 	}
 }
 
+// ahead has a base stored before there is an id, so that the first one is short
+// as well unless it comes at once.
+func (d *mergeIDs) ahead() {
+	if len(d.m.parts) <= idsAlone {
+		return
+	}
+	places := make([]uint64, len(d.m.parts))
+	for i, p := range d.m.parts {
+		places[i] = p.at
+	}
+	d.ask(mergeBase{name: reconnect.NewCursorBase(), places: places})
+}
+
 // append appends the id of where all parts are now.
 func (d *mergeIDs) append(dst []byte) []byte {
 	m := d.m
