@@ -243,7 +243,7 @@ func (l *Log) Back(ctx context.Context, stream sse.StreamID, n int) (sse.Pos, er
 }
 
 func (l *Log) back(ctx context.Context, keys []string, n int) (sse.Pos, error) {
-	calls := []call{{script: l.tail, keys: keys}, {script: l.terms, keys: keys[:1]}}
+	calls := []call{{script: l.tail, keys: keys}, {script: l.terms, keys: keys}}
 	if err := l.run(ctx, calls); err != nil {
 		return sse.Pos{}, err
 	}
@@ -251,13 +251,13 @@ func (l *Log) back(ctx context.Context, keys []string, n int) (sse.Pos, error) {
 	if err != nil || n == 0 {
 		return tail.Pos, err
 	}
-	_, terms, err := decodeTerms(calls[1].reply)
+	w, err := decodeWritten(calls[1].reply)
 	if err != nil && err != reconnect.ErrUnknown {
 		return sse.Pos{}, err
 	}
 	pos := tail.Pos
-	for i := len(terms) - 1; i >= 0 && n > 0; i-- {
-		t := terms[i]
+	for i := len(w.terms) - 1; i >= 0 && n > 0; i-- {
+		t := w.terms[i]
 		most := min(t.to-t.from+1, uint64(n))
 		pos = sse.Pos{Epoch: t.epoch, Seq: t.to - most}
 		n -= int(most)

@@ -80,25 +80,14 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 		return r.term(ctx, newest)
 	}
 
-	calls = []call{
-		{script: r.log.terms, keys: []string{r.key}},
-		{args: []any{"hmget", r.numbering, "e", "p"}},
-	}
+	// Where the log ends, and all else, as of now: since the tail was asked for
+	// the numbering may have begun anew.
+	calls = []call{{script: r.log.terms, keys: []string{r.key, r.numbering}}}
 	if err := r.log.run(ctx, calls); err != nil {
 		return err
 	}
-	end, terms, err := decodeTerms(calls[0].reply)
-	if err == reconnect.ErrUnknown && tail.Kind == 0 {
-		err = nil // a topic without a log, or with none any more
-	}
-	if tail.Kind == 0 && end.Seq < tail.Pos.Seq {
-		end = tail.Pos
-	}
-	if err != nil || end.Seq <= after.Seq {
-		return err
-	}
-	begun, ends, err := decodeBegun(calls[1].reply)
-	if err != nil {
+	w, err := decodeWritten(calls[0].reply)
+	if err != nil || w.end.Seq <= after.Seq {
 		return err
 	}
 	// unbroken reports whether nothing is missing between what is wanted next
@@ -106,9 +95,9 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 	// be the end of the one before.
 	at, had := after.Seq, uint64(0)
 	unbroken := func(epoch uint64) bool {
-		return begun > 0 && at > 0 && r.next == at+1 && (had == at || epoch == begun && slices.Contains(ends, at))
+		return w.begun > 0 && at > 0 && r.next == at+1 && (had == at || slices.Contains(w.unbroken[epoch], at))
 	}
-	for _, t := range terms {
+	for _, t := range w.terms {
 		if t.from == reconnect.Origin(t.epoch).Seq+1 && t.from > r.next && unbroken(t.epoch) {
 			r.next = t.from
 		}
@@ -119,14 +108,14 @@ func (r *reader) read(ctx context.Context, after sse.Pos) error {
 			return err
 		}
 	}
-	if len(r.frames) > 0 || end == reconnect.Origin(begun) && unbroken(begun) {
+	if len(r.frames) > 0 || w.end == reconnect.Origin(w.begun) && unbroken(w.begun) {
 		return nil
 	}
-	if n := len(terms); n > 0 && terms[n-1].to >= r.next && r.again < 3 { // it was trimmed meanwhile
+	if n := len(w.terms); n > 0 && w.terms[n-1].to >= r.next && r.again < 3 { // it was trimmed meanwhile
 		r.again++
 		return r.read(ctx, after)
 	}
-	r.gap = &reconnect.Gap{From: r.next, To: end.Seq}
+	r.gap = &reconnect.Gap{From: r.next, To: w.end.Seq}
 	return nil
 }
 
@@ -218,33 +207,6 @@ func decodePage(reply *redis.Cmd) ([]entry, error) {
 	return entries, nil
 }
 
-// decodeBegun reads the reply to HMGET of a numbering's epoch and of the Seqs
-// after which nothing is missing before it; 0 where there is none.
-func decodeBegun(reply *redis.Cmd) (epoch uint64, ends []uint64, err error) {
-	parts, err := reply.Slice()
-	if err != nil {
-		return 0, nil, failure(err)
-	}
-	texts := make([]string, 2)
-	for i := range min(len(parts), len(texts)) {
-		texts[i], _ = parts[i].(string)
-	}
-	if texts[0] == "" {
-		return 0, nil, nil
-	}
-	if epoch, err = strconv.ParseUint(texts[0], 10, 64); err != nil {
-		return 0, nil, broken("numbering", parts)
-	}
-	for text := range strings.FieldsSeq(texts[1]) {
-		end, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			return 0, nil, broken("numbering", parts)
-		}
-		ends = append(ends, end)
-	}
-	return epoch, ends, nil
-}
-
 // Find implements [reconnect.Log]. It reads the log from its start.
 func (l *Log) Find(ctx context.Context, stream sse.StreamID, id []byte) (sse.Pos, error) {
 	var after sse.Pos
@@ -295,25 +257,69 @@ type term struct {
 	from, to uint64
 }
 
-// decodeTerms reads the reply of terms.lua: where the log ends, and the terms
-// with frames that count. Their numbers ascend.
-func decodeTerms(reply *redis.Cmd) (tail sse.Pos, terms []term, err error) {
+// written is what a log has, as of one moment.
+type written struct {
+	end      sse.Pos
+	terms    []term              // those with frames that count; their numbers ascend
+	begun    uint64              // the epoch of a topic's numbering, else 0
+	unbroken map[uint64][]uint64 // by epoch, the Seqs after which nothing is missing before it
+}
+
+// decodeWritten reads the reply of terms.lua.
+func decodeWritten(reply *redis.Cmd) (w written, err error) {
 	parts, err := reply.Slice()
 	if err != nil {
-		return tail, nil, failure(err)
+		return w, failure(err)
 	}
-	for i, part := range parts {
-		if i == 0 {
-			id, _ := part.(string)
-			var ok bool
-			if tail, ok = parsePos(id); !ok {
-				return tail, nil, broken("tail", parts)
-			}
-			continue
+	var head [4]string
+	if len(parts) < len(head) {
+		return w, broken("terms", parts)
+	}
+	for i := range head {
+		head[i], _ = parts[i].(string)
+	}
+	var ok bool
+	if w.end, ok = parsePos(head[0]); !ok {
+		return w, broken("tail", parts)
+	}
+	if head[1] != "" {
+		w.unbroken = map[uint64][]uint64{}
+		if w.begun, ok = w.begins(head[1], strings.Fields(head[2])); !ok {
+			return w, broken("numbering", parts)
 		}
+		for one := range strings.FieldsSeq(head[3]) {
+			epoch, ends, _ := strings.Cut(one, ":")
+			if _, ok = w.begins(epoch, strings.Split(ends, ",")); !ok {
+				return w, broken("numbering", parts)
+			}
+		}
+	}
+	w.terms, err = decodeTerms(parts[len(head):])
+	return w, err
+}
+
+// begins notes where a numbering goes on without a gap.
+func (w *written) begins(epoch string, ends []string) (begun uint64, ok bool) {
+	begun, err := strconv.ParseUint(epoch, 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	for _, end := range ends {
+		at, err := strconv.ParseUint(end, 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		w.unbroken[begun] = append(w.unbroken[begun], at)
+	}
+	return begun, true
+}
+
+// decodeTerms reads what terms.lua says of each term.
+func decodeTerms(parts []any) (terms []term, err error) {
+	for _, part := range parts {
 		ids, _ := part.([]any)
 		if len(ids) != 3 {
-			return tail, nil, broken("a term", part)
+			return nil, broken("a term", part)
 		}
 		first, _ := ids[0].(string)
 		field, _ := ids[1].(string)
@@ -321,7 +327,7 @@ func decodeTerms(reply *redis.Cmd) (tail sse.Pos, terms []term, err error) {
 		var e entry
 		to, ok := parsePos(last)
 		if !ok || !e.parseHead(first, field) {
-			return tail, nil, broken("a term", part)
+			return nil, broken("a term", part)
 		}
 		t := term{epoch: e.pos.Epoch, from: e.first, to: to.Seq}
 		if e.kind == sse.KindFence {
@@ -339,5 +345,5 @@ func decodeTerms(reply *redis.Cmd) (tail sse.Pos, terms []term, err error) {
 			terms = append(terms, t)
 		}
 	}
-	return tail, terms, nil
+	return terms, nil
 }

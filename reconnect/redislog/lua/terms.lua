@@ -1,15 +1,30 @@
--- Returns where the log ends, and of each epoch in it the first entry's id and
--- field and the last entry's id.
--- KEYS: the log.
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return false
-end
-local terms = {}
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then
-    terms[1] = info[i + 1]
+-- Returns where the log ends; the epoch of the numbering and the Seqs after which
+-- nothing is missing before it, or two empty strings; the same of numberings
+-- before, as q; and of each epoch in the log the first entry's id and field and
+-- the last entry's id. All of that is of one moment: a numbering may begin anew
+-- at any time.
+-- KEYS: the log, the numbering (if it may be a topic).
+local numbered = redis.call('HMGET', KEYS[2], 'e', 'p', 'q', 's')
+local terms = {false, numbered[1] or '', numbered[2] or '', numbered[3] or ''}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      terms[1] = info[i + 1]
+    end
   end
+end
+if numbered[1] then
+  local seq = tonumber(numbered[4])
+  if not seq then
+    return redis.error_reply('BROKEN numbering')
+  end
+  if not terms[1] or tonumber(string.match(terms[1], '%d+$')) < seq then
+    terms[1] = numbered[1] .. '-' .. numbered[4]
+  end
+end
+if not terms[1] then
+  return false
 end
 local max = '18446744073709551615'
 local from = '-'
