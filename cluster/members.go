@@ -48,7 +48,8 @@ func (n *Node) members(ctx context.Context) {
 func (n *Node) Beat(ctx context.Context) { n.beat(ctx) }
 
 func (n *Node) beat(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, max(n.cfg.Heartbeat/2, 50*time.Millisecond))
+	most := max(n.cfg.Heartbeat/2, 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	self := n.cfg.Self
 	self.Connections = n.Connections()
@@ -62,7 +63,7 @@ func (n *Node) beat(ctx context.Context) {
 		n.lapsed = time.Now()
 	}
 	n.mu.Unlock()
-	n.beaten(at, lapsed && !first, err)
+	n.beaten(at, most, lapsed && !first, err)
 	if err != nil {
 		n.count.registryErrors.Add(1)
 		n.sent.tell(&n.topics) // the log is often where the registry is
@@ -126,7 +127,7 @@ func (n *Node) listPeers(ctx context.Context) (now map[string]registry.Node, ok 
 	before := *n.peers.Swap(&now)
 	for id := range before {
 		if _, still := now[id]; !still && id != n.ID() {
-			n.cfg.Report(Report{What: "node gone", Node: id})
+			n.cfg.Report(Report{What: nodeGone, Node: id})
 			n.count.nodesGone.Add(1)
 		}
 	}
@@ -173,7 +174,7 @@ func (n *Node) check(ctx context.Context) {
 		n.count.registryErrors.Add(1)
 	}
 	for _, id := range dead {
-		n.cfg.Report(Report{What: "swept after a dead node", Node: id})
+		n.cfg.Report(Report{What: nodeSwept, Node: id})
 	}
 }
 

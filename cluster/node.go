@@ -84,6 +84,15 @@ type Report struct {
 	Err    error
 }
 
+const (
+	nodeGone  = "node gone"
+	nodeSwept = "swept after a dead node"
+)
+
+// Dead reports whether the report says that Node has no lease any more. It may
+// be back soon.
+func (r Report) Dead() bool { return r.What == nodeGone || r.What == nodeSwept }
+
 // Node is this process's seat in the cluster. Its methods may be called
 // concurrently.
 type Node struct {

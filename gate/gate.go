@@ -427,6 +427,9 @@ func (g *Gate) report(r cluster.Report) {
 	if g.killed.Load() {
 		return // the dead do not speak
 	}
+	if g.push != nil && r.Dead() {
+		g.push.Gone(r.Node)
+	}
 	fields := make([]zap.Field, 0, 3)
 	if r.Node != "" {
 		fields = append(fields, zap.String("about", r.Node))

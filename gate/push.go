@@ -25,6 +25,7 @@ func (g *Gate) openPush(cfg Config) error {
 	c := push.Config{
 		Cluster: g.node, Log: g.drivers.journal, Registry: g.drivers.registry,
 		Hosts: cfg.Push.Hosts, Origins: g.proxy.TrustsOrigin,
+		Gone: cfg.Cluster.Heartbeat + 2*cfg.Cluster.CheckEvery, // who lives has said so by then
 		Report: func(what string, err error) {
 			if !g.killed.Load() {
 				g.log.Warn(what, zap.Error(err))

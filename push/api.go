@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -30,6 +31,7 @@ type API struct {
 	receipts receipts
 	conns    directory
 	hook     webhook
+	open     openStreams
 	name     string // begins the ids that this process makes
 	made     atomic.Uint64
 }
@@ -46,6 +48,7 @@ func New(cfg Config) (*API, error) {
 	if a.cfg.Report == nil {
 		a.cfg.Report = func(string, error) {}
 	}
+	a.cfg.Gone = cmp.Or(a.cfg.Gone, 5*time.Second)
 	if err := a.Reload(cfg.Options); err != nil {
 		return nil, err
 	}
@@ -55,6 +58,7 @@ func New(cfg Config) (*API, error) {
 	a.receipts.init(a)
 	a.conns.reg = cfg.Registry
 	a.hook.init(a)
+	a.open.init(a)
 	a.routes()
 	return a, nil
 }
@@ -75,11 +79,12 @@ func (a *API) Reload(o Options) error {
 	return nil
 }
 
-// Run does what is to be done besides answering: it keeps receipts and tells
-// the webhook. It ends with ctx, after it has tried, bounded, to write what is
+// Run does what is to be done besides answering: it keeps receipts, tells the
+// webhook, and sees to the streams of nodes that have died. It ends with ctx,
+// after it has tried, bounded, to write what is
 // still due, and returns nil.
 func (a *API) Run(ctx context.Context) error {
-	return errors.Join(run(ctx, a.receipts.run, a.hook.run)...)
+	return errors.Join(run(ctx, a.receipts.run, a.hook.run, a.open.run)...)
 }
 
 // nonceText is how many characters of an id that is made tell which process

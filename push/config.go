@@ -73,6 +73,9 @@ type Config struct {
 	// answers, an item that is no webhook's. It may be called concurrently
 	// and must not block. nil: nothing is told.
 	Report func(what string, err error)
+	// Gone is how long after API.Gone a node that is not back counts as dead;
+	// longer than a node that lives needs to say so. Default 5s.
+	Gone time.Duration
 
 	Options Options
 }

@@ -111,6 +111,10 @@ func (c *call) stream() {
 	answer := piped{Stream: p.id, Kind: p.mark.Kind}
 	finish := p.start()
 	defer finish()
+	if p.marks {
+		c.open.add(p)
+		defer c.open.ended(p.id)
+	}
 	bad = p.begin()
 	if bad == nil && p.mark.Kind == "events" {
 		bad = p.events(&answer)

@@ -255,6 +255,41 @@ func TestStreamToConnectionThatGoes(t *testing.T) {
 	}, "a", "b")
 }
 
+// When the node dies to which a stream is published, its followers are told of
+// the cut, once, and of no other stream; a node that is only said to be dead
+// goes on.
+func TestStreamOfDeadNode(t *testing.T) {
+	inWorld(t, Config{Gone: 2 * time.Second}, func(w *world, n ...*node) {
+		c, d := n[1].follow(all, "user/u"), n[2].follow(all, "channel/v")
+		e := n[2].follow(all, "user/e")
+		over, overDone := n[0].upload("/api/v1/streams/user/e", "text/event-stream")
+		over.Close()
+		w.is(<-overDone, 200)
+		body, done := n[0].upload("/api/v1/streams/user/u?to=channel/v,connection/"+e.id, "text/event-stream")
+		io.WriteString(body, "data: x\n\n")
+		wait(time.Second)
+		n[1].api.Gone("a") // as a registry says that has forgotten it
+		wait(10 * time.Second)
+		if marks, _ := c.marks(); len(marks) != 1 {
+			t.Fatalf("a node that lives: %+v", marks)
+		}
+		n[0].Abort()
+		n[0].leave()
+		wait(10 * time.Second)
+		for _, f := range []*client{c, d, e} {
+			marks, got := f.marks()
+			if f == e {
+				marks = marks[2:] // of the stream that had ended well
+			}
+			if len(marks) != 2 || marks[1].State != "cut" || marks[1].Reason != "node_lost" || marks[1].Stream != marks[0].Stream || marks[1].Kind != "events" || !slices.Equal(got, []told{{"", "x"}}) {
+				t.Errorf("%s was told %+v and %q", f.id, marks, got)
+			}
+		}
+		body.CloseWithError(io.ErrUnexpectedEOF)
+		<-done
+	}, "a", "b", "c")
+}
+
 // Bytes come in pieces that can be put together again.
 func TestPieces(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {

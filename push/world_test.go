@@ -208,6 +208,11 @@ func (w *world) start(name string, cfg Config) *node {
 	n.Node = cluster.New(cluster.Config{
 		Self: registry.Node{ID: name}, Hub: h, Log: w.log, Journal: w.log, Registry: w.reg, Bus: w.bus.Node(name),
 		Heartbeat: time.Second, DeadAfter: 3 * time.Second, CheckEvery: 500 * time.Millisecond, TailCheck: 2 * time.Second,
+		Report: func(r cluster.Report) {
+			if r.Dead() {
+				n.api.Gone(r.Node)
+			}
+		},
 	})
 	cfg.Cluster, cfg.Log, cfg.Registry = n.Node, w.log, w.reg
 	cfg.Report = func(what string, err error) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +57,7 @@ func TestPushStreams(t *testing.T) {
 
 	t.Run("cut", func(t *testing.T) {
 		s := EventSource(t, b.URL+"/sse/user/cut", "")
+		Eventually(t, "a knows the connection", func() bool { return slices.Contains(idsOn(t, a, ""), connectionOf(s)) })
 		up := pipeTo(t, a, "/api/v1/streams/connection/"+connectionOf(s))
 		markIs(t, s.Take(1)[0], "begin")
 		io.WriteString(up, "data: 1\n\n")
@@ -69,6 +72,17 @@ func TestPushStreams(t *testing.T) {
 			t.Errorf("%v", out)
 		}
 		markIs(t, s.Take(1)[0], "cut")
+	})
+
+	t.Run("connection gone", func(t *testing.T) {
+		s := EventSource(t, b.URL+"/sse/user/gone", "")
+		Eventually(t, "a knows the connection", func() bool { return slices.Contains(idsOn(t, a, ""), connectionOf(s)) })
+		up := pipeTo(t, a, "/api/v1/streams/connection/"+connectionOf(s))
+		markIs(t, s.Take(1)[0], "begin")
+		s.Close()
+		if out := up.answer(410); !strings.Contains(fmt.Sprint(out), "connection_gone") || !strings.Contains(fmt.Sprint(out["result"]), "not_connected") {
+			t.Errorf("%v", out)
+		}
 	})
 
 	t.Run("many publishers", func(t *testing.T) {
@@ -137,6 +151,28 @@ func TestPushStreams(t *testing.T) {
 				}
 			}
 		}
+	})
+
+	t.Run("node killed", func(t *testing.T) {
+		// The others tell of the cut; where there are none, the next one does.
+		s := EventSource(t, b.URL+"/sse/user/killed", "")
+		up := pipeTo(t, a, "/api/v1/streams/user/killed")
+		markIs(t, s.Take(1)[0], "begin")
+		io.WriteString(up, "data: 1\n\n")
+		want(t, s.Take(1), []string{"1"})
+		time.Sleep(time.Second) // until it is noted
+		a.Kill()
+		ev := s.Take(1)[0]
+		if markIs(t, ev, "cut"); !strings.Contains(ev.Data, "node_lost") {
+			t.Errorf("told %s", ev.Data)
+		}
+		pipeTo(t, b, "/api/v1/streams/user/killed")
+		markIs(t, s.Take(1)[0], "begin")
+		time.Sleep(time.Second)
+		b.Kill()
+		c := Start(t, bin, "c", w.together(pushes))
+		s = EventSource(t, c.URL+"/sse/user/killed", s.LastID)
+		markIs(t, s.Take(1)[0], "cut")
 	})
 }
 
