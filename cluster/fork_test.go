@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,20 +253,31 @@ func TestStoppedOwner(t *testing.T) {
 			}
 		})
 	})
-	t.Run("and the beat was first", func(t *testing.T) {
-		inApart(t, func(w *apart) {
-			near := w.n[0].follow(w.s.Stream, 0)
-			goOn := stop(w)
-			w.succeed().send(3)
-			synctest.Wait()
-			w.log.set(nil)
-			goOn()
-			w.s.send(2)
-			wait(heartbeat)
-			near.gets("", 1, 2, 3, 4, 5)
-			near.leftFor(ReasonMoved)
+	// The beat that is under way when it goes on fails, for its time is over. What
+	// comes after it finds the lease gone. Whichever the pump is behind, or beside,
+	// it asks.
+	for name, first := range map[string]func(){
+		"and the beat was beside":       func() {},
+		"and the beat was first":        synctest.Wait,
+		"and a second one was as well":  func() { wait(heartbeat) },
+		"and it was a while ago by now": func() { wait(3 * deadAfter) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inApart(t, func(w *apart) {
+				near := w.n[0].follow(w.s.Stream, 0)
+				goOn := stop(w)
+				w.succeed().send(3)
+				synctest.Wait()
+				w.log.set(nil)
+				goOn()
+				first()
+				w.s.send(2)
+				wait(heartbeat)
+				near.gets("", 1, 2, 3, 4, 5)
+				near.leftFor(ReasonMoved)
+			})
 		})
-	})
+	}
 	t.Run("not succeeded", func(t *testing.T) {
 		inApart(t, func(w *apart) {
 			near := w.n[0].follow(w.s.Stream, 0)
@@ -324,6 +336,34 @@ func TestStoppedOwner(t *testing.T) {
 			near.has(1, 10)
 		})
 	})
+}
+
+// TestDoubtBesideBeat: a pump that asks itself whether it was taken for dead,
+// while the beat that finds it so comes back, sees the one or the other.
+func TestDoubtBesideBeat(t *testing.T) {
+	beats := map[string]func(n *Node, now time.Duration){
+		"lapsed": func(n *Node, now time.Duration) { n.beaten(now, time.Second, true, nil) },
+		"failed": func(n *Node, now time.Duration) { n.beaten(now-time.Minute, time.Second, false, errAway) },
+	}
+	for name, beat := range beats {
+		t.Run(name, func(t *testing.T) {
+			for range 20_000 {
+				n := &Node{cfg: Config{Self: registry.Node{Started: time.Now().Add(-time.Hour)}, DeadAfter: deadAfter}}
+				s := &Stream{node: n, heritable: true}
+				var wg sync.WaitGroup
+				wg.Go(func() { beat(n, time.Hour) })
+				doubtful := s.doubtful()
+				wg.Wait()
+				if !doubtful {
+					t.Fatal("it does not ask")
+				}
+				s.doubtful() // perhaps once more
+				if s.doubtful() {
+					t.Fatal("it asks again and again")
+				}
+			}
+		})
+	}
 }
 
 // TestSuccessorWithoutLog: followers of the new owner's own node go on, and are

@@ -78,8 +78,8 @@ type Stream struct {
 	logged atomic.Uint64 // the log has everything up to here
 
 	// The pump's.
-	heritable bool   // another node may take the stream over
-	lapse     uint64 // Node.lapse when it was last asked whether one did
+	heritable bool  // another node may take the stream over
+	lapse     lapse // as of when it was last asked whether one did
 
 	queued atomic.Bool // stands in the outbox's list
 	wanted atomic.Bool // other nodes follow

@@ -3,6 +3,7 @@ package redislog_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -164,11 +165,11 @@ func TestAnewWhileRead(t *testing.T) {
 								if len(frames) > 0 {
 									after = frames[len(frames)-1].Pos
 								}
-								got := ""
+								var got strings.Builder
 								for _, f := range frames {
-									got += string(f.ID)
+									got.WriteString(string(f.ID))
 								}
-								reading{t, log, id}.from(after, want[len(got):])
+								reading{t, log, id}.from(after, want[len(got.String()):])
 							}
 						})
 					}
