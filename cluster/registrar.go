@@ -25,7 +25,7 @@ type registrar struct {
 	recs  []*Stream
 	conns map[string]*registry.Connection // nil: dropped
 	ops   []func(context.Context) error
-	held  map[string]registry.Connection // all connections of this node
+	held  map[string]*registry.Connection // all connections of this node
 	wake  chan struct{}
 	busy  sync.Mutex
 }
@@ -33,7 +33,7 @@ type registrar struct {
 func (r *registrar) init(n *Node) {
 	r.n = n
 	r.conns = map[string]*registry.Connection{}
-	r.held = map[string]registry.Connection{}
+	r.held = map[string]*registry.Connection{}
 	r.wake = make(chan struct{}, 1)
 }
 
@@ -76,7 +76,7 @@ func (n *Node) Connected(c registry.Connection) {
 	r := &n.regs
 	c.Node = n.ID()
 	r.mu.Lock()
-	r.held[c.ID] = c
+	r.held[c.ID] = &c
 	r.conns[c.ID] = &c
 	r.mu.Unlock()
 	r.kick()
@@ -107,7 +107,7 @@ func (r *registrar) again() {
 	r.n.topics.again()
 	r.mu.Lock()
 	for id, c := range r.held {
-		r.conns[id] = &c
+		r.conns[id] = c
 	}
 	r.mu.Unlock()
 	for _, s := range r.n.all(func(s *Stream) bool { return s.owned.Load() }) {
@@ -219,11 +219,11 @@ func (r *registrar) putRecords(ctx context.Context, streams []*Stream) error {
 }
 
 func (r *registrar) putConns(ctx context.Context, changed map[string]*registry.Connection) error {
-	var put []registry.Connection
+	var put []*registry.Connection
 	var drop []string
 	for id, c := range changed {
 		if c != nil {
-			put = append(put, *c)
+			put = append(put, c)
 		} else {
 			drop = append(drop, id)
 		}

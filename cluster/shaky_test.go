@@ -321,7 +321,7 @@ func (r *shakyRegistry) ByPrint(ctx context.Context, print string) ([]sse.Stream
 	return m.ByPrint(ctx, print)
 }
 
-func (r *shakyRegistry) PutConns(ctx context.Context, node string, conns []registry.Connection) error {
+func (r *shakyRegistry) PutConns(ctx context.Context, node string, conns []*registry.Connection) error {
 	m, err := r.use(ctx, "putconns")
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ var _ Registry = (*Memory)(nil)
 // member is a node with what goes when its lease does.
 type member struct {
 	node  Node
-	conns map[string]Connection
+	conns map[string]*Connection
 }
 
 // noted is one stream under a fingerprint.
@@ -71,7 +71,7 @@ func (m *Memory) Beat(ctx context.Context, n Node, ttl time.Duration) (lapsed bo
 	defer m.mu.Unlock()
 	mem, ok := m.nodes.get(n.ID, now)
 	if !ok {
-		mem = &member{conns: map[string]Connection{}}
+		mem = &member{conns: map[string]*Connection{}}
 	}
 	n.Seen = now
 	mem.node = n
@@ -359,7 +359,7 @@ func (m *Memory) ByPrint(ctx context.Context, print string) ([]sse.StreamID, err
 }
 
 // PutConns implements [Connections].
-func (m *Memory) PutConns(ctx context.Context, node string, conns []Connection) error {
+func (m *Memory) PutConns(ctx context.Context, node string, conns []*Connection) error {
 	now, err := m.enter(ctx)
 	if err != nil {
 		return err
@@ -400,7 +400,7 @@ func (m *Memory) Conns(ctx context.Context) ([]Connection, error) {
 	var all []Connection
 	m.nodes.live(now, func(_ string, mem *member) {
 		for _, c := range mem.conns {
-			all = append(all, c)
+			all = append(all, *c)
 		}
 	})
 	return all, nil

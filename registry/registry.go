@@ -171,9 +171,10 @@ type Connection struct {
 // its lease.
 type Connections interface {
 	// PutConns and DropConns change a node's own connections, in one round
-	// trip each where the driver can. PutConns answers ErrUnknown and keeps
-	// nothing when the node has no valid lease: its next Beat says lapsed.
-	PutConns(ctx context.Context, node string, conns []Connection) error
+	// trip each where the driver can. What conns point to must not change any
+	// more: it may be kept. PutConns answers ErrUnknown and keeps nothing when
+	// the node has no valid lease: its next Beat says lapsed.
+	PutConns(ctx context.Context, node string, conns []*Connection) error
 	DropConns(ctx context.Context, node string, ids []string) error
 	// Conns returns the connections of the live nodes, in no order.
 	Conns(ctx context.Context) ([]Connection, error)

@@ -15,7 +15,7 @@ import (
 const perCall = 500
 
 // PutConns implements [registry.Connections].
-func (r *Registry) PutConns(ctx context.Context, node string, conns []registry.Connection) error {
+func (r *Registry) PutConns(ctx context.Context, node string, conns []*registry.Connection) error {
 	if len(conns) == 0 {
 		return nil
 	}
@@ -23,12 +23,12 @@ func (r *Registry) PutConns(ctx context.Context, node string, conns []registry.C
 	var calls []*call
 	for part := range slices.Chunk(conns, perCall) {
 		args := make([]any, 0, 2*len(part))
-		for i := range part {
-			data, err := encodeConn(&part[i])
+		for _, c := range part {
+			data, err := encodeConn(c)
 			if err != nil {
 				return failed("put connections", err)
 			}
-			args = append(args, part[i].ID, data)
+			args = append(args, c.ID, data)
 		}
 		calls = append(calls, b.run(ctx, putConns, []string{r.node(node), r.conns(node)}, args...))
 	}

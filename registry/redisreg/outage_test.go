@@ -47,7 +47,7 @@ func calls(r *redisreg.Registry) map[string]func(context.Context) error {
 		"AddPrint": func(ctx context.Context) error { return r.AddPrint(ctx, "p", id, time.Minute) },
 		"ByPrint":  func(ctx context.Context) error { return second(r.ByPrint(ctx, "p")) },
 		"PutConns": func(ctx context.Context) error {
-			return r.PutConns(ctx, "a", []registry.Connection{{ID: "1", Node: "a"}})
+			return r.PutConns(ctx, "a", []*registry.Connection{{ID: "1", Node: "a"}})
 		},
 		"DropConns": func(ctx context.Context) error { return r.DropConns(ctx, "a", []string{"1"}) },
 		"Conns":     func(ctx context.Context) error { return second(r.Conns(ctx)) },

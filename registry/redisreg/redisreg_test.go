@@ -117,7 +117,7 @@ func TestNothingIsLeft(t *testing.T) {
 		if _, err := r.Beat(ctx, registry.Node{ID: node}, time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.PutConns(ctx, node, []registry.Connection{{ID: "1", Node: node}}); err != nil {
+		if err := r.PutConns(ctx, node, []*registry.Connection{{ID: "1", Node: node}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Follow(ctx, id, node, ttl); err != nil {
@@ -170,7 +170,7 @@ func TestTheDeadLeaveNothing(t *testing.T) {
 		if _, err := r.Beat(ctx, registry.Node{ID: "a"}, ttl); err != nil {
 			t.Fatal(err)
 		}
-		err := r.PutConns(ctx, "a", []registry.Connection{{ID: "1", Node: "a"}})
+		err := r.PutConns(ctx, "a", []*registry.Connection{{ID: "1", Node: "a"}})
 		if err == nil {
 			break
 		}

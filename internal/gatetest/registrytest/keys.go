@@ -218,17 +218,17 @@ func connections(t *testing.T, w World) {
 	beat(t, w.A, "a", long)
 	beat(t, w.A, "b", long)
 	const n = 1000
-	conns := make([]registry.Connection, n)
+	conns := make([]*registry.Connection, n)
 	ids := make([]string, n)
 	for i := range conns {
 		ids[i] = fmt.Sprintf("c%04d", i)
-		conns[i] = registry.Connection{
+		conns[i] = &registry.Connection{
 			ID: ids[i], Node: "a", Stream: sse.NewStreamID(), Topics: []string{"user/u1", "channel/é"},
 			User: strings.Repeat("u", i%50), Remote: "[::1]:5000", Since: time.Unix(int64(i), 0).UTC(),
 		}
 	}
 	must(t, "PutConns", w.A.PutConns(t.Context(), "a", conns))
-	must(t, "PutConns", w.A.PutConns(t.Context(), "b", []registry.Connection{{ID: "b1", Node: "b"}}))
+	must(t, "PutConns", w.A.PutConns(t.Context(), "b", []*registry.Connection{{ID: "b1", Node: "b"}}))
 	must(t, "PutConns of nothing", w.A.PutConns(t.Context(), "a", nil))
 	all, err := w.B.Conns(t.Context())
 	must(t, "Conns", err)
@@ -243,9 +243,9 @@ func connections(t *testing.T, w World) {
 			t.Fatalf("got  %+v\nwant %+v", c, o)
 		}
 	}
-	changed := conns[0]
+	changed := *conns[0]
 	changed.User = "new"
-	must(t, "PutConns over", w.A.PutConns(t.Context(), "a", []registry.Connection{changed}))
+	must(t, "PutConns over", w.A.PutConns(t.Context(), "a", []*registry.Connection{&changed}))
 	must(t, "DropConns", w.A.DropConns(t.Context(), "a", ids[1:]))
 	must(t, "DropConns again", w.A.DropConns(t.Context(), "a", ids[1:]))
 	must(t, "DropConns of nothing", w.A.DropConns(t.Context(), "a", nil))
@@ -259,7 +259,7 @@ func connections(t *testing.T, w World) {
 }
 
 func connectionsGoWithTheLease(t *testing.T, w World) {
-	conn := []registry.Connection{{ID: "1", Node: "a"}}
+	conn := []*registry.Connection{{ID: "1", Node: "a"}}
 	if err := w.A.PutConns(t.Context(), "a", conn); !errors.Is(err, registry.ErrUnknown) {
 		t.Fatalf("PutConns without a lease: %v, want ErrUnknown", err)
 	}

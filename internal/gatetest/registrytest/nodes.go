@@ -80,7 +80,7 @@ func leave(t *testing.T, w World) {
 	id := sse.NewStreamID()
 	for _, n := range []string{"a", "b"} {
 		beat(t, w.A, n, long)
-		must(t, "PutConns", w.A.PutConns(t.Context(), n, []registry.Connection{{ID: n + "1", Node: n}}))
+		must(t, "PutConns", w.A.PutConns(t.Context(), n, []*registry.Connection{{ID: n + "1", Node: n}}))
 		must(t, "Follow", w.A.Follow(t.Context(), id, n, long))
 	}
 	lead(t, w.A, "a", long, true)
@@ -109,7 +109,7 @@ func sweepAfterDeath(t *testing.T, w World) {
 	beat(t, w.A, "live", long)
 	for _, id := range []string{"dead2", "dead1"} {
 		beat(t, w.A, id, soon)
-		if err := w.A.PutConns(t.Context(), id, []registry.Connection{{ID: id, Node: id}}); err != nil && !isSentinel(err) {
+		if err := w.A.PutConns(t.Context(), id, []*registry.Connection{{ID: id, Node: id}}); err != nil && !isSentinel(err) {
 			t.Fatal(err)
 		}
 	}
@@ -125,7 +125,7 @@ func sweepSparesWhoCameBack(t *testing.T, w World) {
 	beat(t, w.A, "a", soon)
 	w.Pass(soon)
 	beat(t, w.A, "a", long)
-	must(t, "PutConns", w.A.PutConns(t.Context(), "a", []registry.Connection{{ID: "1", Node: "a"}}))
+	must(t, "PutConns", w.A.PutConns(t.Context(), "a", []*registry.Connection{{ID: "1", Node: "a"}}))
 	want(t, "dead", sweep(t, w.B))
 	want(t, "nodes", ids(t, w.B), "a")
 	want(t, "connections", connIDs(t, w.B), "1")

@@ -150,7 +150,7 @@ func doneContext(t *testing.T, w World) {
 		"Follow":   w.A.Follow(ctx, id, "a", long),
 		"Sweep":    second(w.A.Sweep(ctx)),
 		"Conns":    second(w.A.Conns(ctx)),
-		"PutConns": w.A.PutConns(ctx, "a", []registry.Connection{{ID: "1"}}),
+		"PutConns": w.A.PutConns(ctx, "a", []*registry.Connection{{ID: "1"}}),
 		"AddPrint": w.A.AddPrint(ctx, "p", id, long),
 		"PutNote":  w.A.PutNote(ctx, "n", nil, long),
 		"GetNote":  second(w.A.GetNote(ctx, "n")),
