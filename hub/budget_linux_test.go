@@ -42,7 +42,7 @@ func TestDeliveryAllocs(t *testing.T) {
 						readFull(t, fd, buf)
 					}
 				}
-				got := mallocs(t, h, 4000/events, round, &segments)
+				got := mallocs(t, 4000/events, round, &segments)
 				if most := 3*segments + strays; got > most {
 					t.Errorf("%d allocations for %d events, of them %d for segments", got, 4000, most)
 				}
@@ -60,17 +60,12 @@ const strays = 20
 
 // mallocs is how many allocations n rounds make in the whole process. started
 // is set to 0 before those that count.
-func mallocs(t *testing.T, h *Hub, n int, round func(), started *int) int {
+func mallocs(t *testing.T, n int, round func(), started *int) int {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one pool, see below
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for range 2000 {
 		round() // the ring is full
-	}
-	// The race detector makes a pool throw away a quarter of what it is given.
-	// Filled so, it lasts.
-	for range 100_000 {
-		h.poller.attempts.Put(newAttempt())
 	}
 	var before, after runtime.MemStats
 	*started = 0

@@ -318,9 +318,8 @@ func TestIdleFollowerMemory(t *testing.T) {
 	}
 	s.Append(events(1, 1, 0))
 	before := heap()
-	for i, c := range servers {
+	for _, c := range servers {
 		s.Follow(h.Hold(c), o)
-		servers[i] = nil
 	}
 	s.Append(events(2, 2, 0))
 	s.Flush()
@@ -329,7 +328,7 @@ func TestIdleFollowerMemory(t *testing.T) {
 	if perHub > idleBytes {
 		t.Errorf("%.0f bytes a follower, the budget is %d", perHub, idleBytes)
 	}
-	runtime.KeepAlive(servers)
+	runtime.KeepAlive(servers) // what net gives back is not ours
 }
 
 // A pump that waits reads no faster than the fastest follower.

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,11 +18,10 @@ import (
 // descriptor: what comes late for a connection that is gone finds nobody, even
 // if its descriptor has a new owner.
 type poller struct {
-	h        *Hub
-	file     *os.File
-	raw      syscall.RawConn
-	once     sync.Once
-	attempts sync.Pool // of *attempt
+	h    *Hub
+	file *os.File
+	raw  syscall.RawConn
+	once sync.Once
 
 	mu     sync.Mutex
 	slots  []slot
@@ -62,12 +60,11 @@ func newPoller(h *Hub) (*poller, error) {
 		p.file.Close()
 		return nil, err
 	}
-	p.attempts.New = func() any { return newAttempt() }
 	return p, nil
 }
 
 // add registers a descriptor. Events begin to come before add returns.
-func (p *poller) add(raw syscall.RawConn, t target) (at, gen int32, err error) {
+func (p *poller) add(fd int, t target) (at, gen int32, err error) {
 	p.once.Do(func() { p.h.spawn(p.run) })
 	p.mu.Lock()
 	if p.closed {
@@ -84,7 +81,7 @@ func (p *poller) add(raw syscall.RawConn, t target) (at, gen int32, err error) {
 	s.target = t
 	gen = s.gen
 	p.mu.Unlock()
-	if err = p.control(raw, unix.EPOLL_CTL_ADD, watchEvents, at, gen); err != nil {
+	if err = p.control(fd, unix.EPOLL_CTL_ADD, watchEvents, at, gen); err != nil {
 		p.release(at, gen)
 	}
 	return at, gen, err
@@ -103,14 +100,12 @@ func (p *poller) release(at, gen int32) {
 	s.free, p.free = p.free, at
 }
 
-func (p *poller) control(raw syscall.RawConn, op int, events uint32, at, gen int32) error {
-	var err, inner, ctl error
-	err = raw.Control(func(fd uintptr) {
-		inner = p.raw.Control(func(set uintptr) {
-			ctl = unix.EpollCtl(int(set), op, int(fd), &unix.EpollEvent{Events: events, Fd: at, Pad: gen})
-		})
+func (p *poller) control(fd, op int, events uint32, at, gen int32) error {
+	var ctl error
+	err := p.raw.Control(func(set uintptr) {
+		ctl = unix.EpollCtl(int(set), op, fd, &unix.EpollEvent{Events: events, Fd: at, Pad: gen})
 	})
-	return cmp.Or(err, inner, os.NewSyscallError("epoll_ctl", ctl))
+	return cmp.Or(err, os.NewSyscallError("epoll_ctl", ctl))
 }
 
 // run takes events until the set is closed.
@@ -158,46 +153,16 @@ func (p *poller) close() {
 	p.file.Close()
 }
 
-// An attempt is one write that does not wait. They are pooled because what a
-// RawConn calls has to live on the heap.
-type attempt struct {
-	p   []byte
-	n   int
-	err error
-	do  func(fd uintptr) bool
-}
-
-func newAttempt() *attempt {
-	a := new(attempt)
-	a.do = func(fd uintptr) bool {
-		// On to EAGAIN: only then does the edge of the next EPOLLOUT come.
-		for a.n < len(a.p) {
-			// Raw, for it never blocks: the scheduler need not look after it.
-			n, _, err := unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&a.p[a.n])), uintptr(len(a.p)-a.n))
-			if err == unix.EINTR {
-				continue
-			}
-			if err != 0 {
-				a.err = err
-				break
-			}
-			a.n += int(n)
-		}
-		return true
-	}
-	return a
-}
-
 // A polledConn is a Conn in the epoll set.
 type polledConn struct {
+	socket
 	p       *poller
-	c       streamConn
-	raw     syscall.RawConn
 	peer    Peer
 	at, gen int32
 	state   atomic.Uint32
 	stall   uint32 // milliseconds
 	armed   bool   // EPOLLOUT is asked for; TryWrite's own
+	tcp     bool
 }
 
 // A streamConn is a TCP or a Unix connection.
@@ -227,16 +192,19 @@ func pollable(c net.Conn) streamConn {
 	return nil
 }
 
+// holdPolled takes c over, unless it is none for the epoll set.
 func (h *Hub) holdPolled(c net.Conn) Conn {
 	sc := pollable(c)
 	if sc == nil {
 		return nil
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
+	held := &polledConn{p: h.poller}
+	_, held.tcp = sc.(*net.TCPConn)
+	if held.take(sc) != nil {
+		held.state.Store(connClosed) // there is nothing to hold any more
+		held.uses.Store(closing)
 	}
-	return &polledConn{p: h.poller, c: sc, raw: raw}
+	return held
 }
 
 // unsent is how many bytes the kernel takes beyond what it may send now. Its
@@ -247,40 +215,38 @@ const unsent = 256 << 10
 
 func (c *polledConn) Start(p Peer, stall time.Duration) error {
 	c.peer, c.stall = p, uint32(stall.Milliseconds())
-	if _, ok := c.c.(*net.TCPConn); ok {
-		c.raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
-			if stall > 0 {
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.stall))
-			}
-		})
+	if c.tcp {
+		c.set(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
+		if stall > 0 {
+			c.set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.stall))
+		}
 	}
-	c.state.Store(connStarted)
+	if !c.state.CompareAndSwap(connOpen, connStarted) || !c.use() {
+		return net.ErrClosed
+	}
+	defer c.done()
 	var err error
-	if c.at, c.gen, err = c.p.add(c.raw, c); err != nil {
+	if c.at, c.gen, err = c.p.add(int(c.fd), c); err != nil {
 		c.state.CompareAndSwap(connStarted, connOpen)
 	}
 	return err
 }
 
 func (c *polledConn) TryWrite(b []byte) (int, error) {
-	a := c.p.attempts.Get().(*attempt)
-	a.p = b
-	if err := c.raw.Write(a.do); err != nil {
-		a.err = err
-	}
-	n, err := a.n, a.err
-	a.p, a.n, a.err = nil, 0, nil
-	c.p.attempts.Put(a)
+	n, err := c.write(b)
 	if err != unix.EAGAIN {
 		return n, err
 	}
 	if c.armed {
 		return n, nil
 	}
+	if !c.use() {
+		return n, net.ErrClosed
+	}
+	defer c.done()
 	// Most connections are never full and never need the event.
 	c.armed = true
-	return n, c.p.control(c.raw, unix.EPOLL_CTL_MOD, watchEvents|unix.EPOLLOUT, c.at, c.gen)
+	return n, c.p.control(int(c.fd), unix.EPOLL_CTL_MOD, watchEvents|unix.EPOLLOUT, c.at, c.gen)
 }
 
 func (c *polledConn) event(events uint32) {
@@ -288,7 +254,11 @@ func (c *polledConn) event(events uint32) {
 	switch c.state.Load() {
 	case connStarted:
 		if left {
-			c.peer.Gone(c.failure(events))
+			var why error
+			if events&unix.EPOLLERR != 0 {
+				why = c.failure()
+			}
+			c.peer.Gone(why)
 		} else {
 			c.peer.Writable()
 		}
@@ -303,19 +273,6 @@ func (c *polledConn) event(events uint32) {
 	}
 }
 
-// failure is what broke the connection; nil when the client just left.
-func (c *polledConn) failure(events uint32) (err error) {
-	if events&unix.EPOLLERR == 0 {
-		return nil
-	}
-	c.raw.Control(func(fd uintptr) {
-		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
-			err = syscall.Errno(n)
-		}
-	})
-	return err
-}
-
 func (c *polledConn) Close(how Closing) {
 	switch {
 	case how == CloseNow:
@@ -323,17 +280,17 @@ func (c *polledConn) Close(how Closing) {
 	case how == CloseFlush && c.state.CompareAndSwap(connStarted, connFlushing):
 		// What the client has sent and nobody read would make the close a
 		// reset that overtakes the last bytes; so would what it sends later.
-		if c.c.CloseWrite() != nil || c.drain() || !c.p.h.lingering.add(c, linger) {
+		if !c.shut() || c.drain() || !c.p.h.lingering.add(c, linger) {
 			c.finish(false)
 		}
 	case how == CloseReset && c.state.CompareAndSwap(connStarted, connResetting):
 		// The kernel would go on delivering after a close, but not after a reset.
 		patience := max(linger, time.Duration(c.stall)*time.Millisecond)
-		if arrived(c.c) || !c.p.h.lingering.add(c, patience) {
+		if c.arrived() || !c.p.h.lingering.add(c, patience) {
 			c.finish(true)
 		}
 	case c.state.CompareAndSwap(connOpen, connClosed):
-		c.c.Close()
+		c.close()
 	}
 }
 
@@ -346,48 +303,10 @@ func (c *polledConn) settle(last bool) {
 			c.finish(false)
 		}
 	case connResetting:
-		if last || arrived(c.c) {
+		if last || c.arrived() {
 			c.finish(true)
 		}
 	}
-}
-
-// drain throws away what the client has sent, within limits, and reports
-// whether it will send no more.
-func (c *polledConn) drain() (ended bool) {
-	scrap := make([]byte, 2048)
-	c.raw.Read(func(fd uintptr) bool {
-		for range 32 {
-			n, err := unix.Read(int(fd), scrap)
-			if n > 0 || err == unix.EINTR {
-				continue
-			}
-			ended = err != unix.EAGAIN
-			break
-		}
-		return true
-	})
-	return ended
-}
-
-// arrived reports whether the peer has acknowledged everything, as far as the
-// system tells.
-func arrived(c net.Conn) bool {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return true
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return true
-	}
-	queued := 0
-	err = raw.Control(func(fd uintptr) {
-		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
-			queued = n
-		}
-	})
-	return err != nil || queued == 0
 }
 
 // finish closes the connection for good, with a reset or without.
@@ -396,8 +315,9 @@ func (c *polledConn) finish(abort bool) {
 	if old == connClosed {
 		return
 	}
-	if t, ok := c.c.(*net.TCPConn); ok && abort {
-		t.SetLinger(0)
+	if c.tcp && abort && c.use() {
+		unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		c.done()
 	}
 	if old == connFlushing && !abort {
 		c.drain()
@@ -406,5 +326,5 @@ func (c *polledConn) finish(abort bool) {
 		c.p.h.lingering.remove(c)
 		c.p.release(c.at, c.gen)
 	}
-	c.c.Close() // which takes it out of the epoll set
+	c.close() // which takes it out of the epoll set
 }

@@ -35,13 +35,13 @@ func (h *Hub) Watch(c net.Conn, gone func()) (stop func()) {
 		return func() {}
 	}
 	w := &watch{gone: gone}
-	at, gen, err := h.poller.add(raw, w)
-	if err != nil {
+	var at, gen int32
+	if cerr := raw.Control(func(fd uintptr) { at, gen, err = h.poller.add(int(fd), w) }); cerr != nil || err != nil {
 		return func() {}
 	}
 	return func() {
 		w.over.Store(true)
-		h.poller.control(raw, unix.EPOLL_CTL_DEL, 0, at, gen)
+		raw.Control(func(fd uintptr) { h.poller.control(int(fd), unix.EPOLL_CTL_DEL, 0, at, gen) })
 		h.poller.release(at, gen)
 	}
 }
