@@ -173,6 +173,11 @@ func TestPushPage(t *testing.T) {
 	line.Cut()
 	send(t, n, "/api/v1/messages/send", `{"type":"progress","target":{"user_id":"123"},"data":{"progress":65}}`)
 	sees(`{"n":1,"word":"word"}`, `{"n":2,"word":"by"}`, "65") // it comes back by itself
+	send(t, n, "/api/v1/messages/send", `{"type":"error","target":{"user_id":"123"},"data":{"code":7}}`)
+	sees(`{"n":1,"word":"word"}`, `{"n":2,"word":"by"}`, "65", `{"code":7}`)
+	if got := browser.Value[string](tab, "state.textContent"); got != "connected" {
+		t.Errorf("after a message of the type error the page says that its connection is %q", got)
+	}
 	for _, e := range tab.Thrown() {
 		t.Errorf("the page threw %s", e)
 	}
@@ -194,7 +199,6 @@ func TestTicketPageInDocs(t *testing.T) {
 	n := Start(t, bin, "one", `
 [push]
 public = true
-events = "unnamed"
 payload = "data"
 [[auth.key]]
 name = "page"
@@ -216,24 +220,36 @@ null`)
 		t.Helper()
 		Eventually(t, "the page is connected", func() bool { return n.Metric("ssegate_subscriptions") == want })
 	}
-	say := func(data string) {
+	say := func(kind, data string) {
 		t.Helper()
-		s := Do(t, Request{Method: "POST", URL: n.Internal + "/api/v1/messages/send", Body: `{"target":{"channel":"news"},"data":` + data + `}`,
+		s := Do(t, Request{Method: "POST", URL: n.Internal + "/api/v1/messages/send", Body: `{"type":` + kind + `,"target":{"channel":"news"},"data":` + data + `}`,
 			Header: map[string]string{"Content-Type": "application/json", "X-Api-Key": key}})
 		if s.Resp.StatusCode != 200 {
 			t.Fatalf("%d %s", s.Resp.StatusCode, s.Body())
 		}
 	}
 	connected(1)
-	say("1")
-	tab.Until("seen.length === 1")
+	say(`null`, "1")
+	say(`"progress"`, "2")
+	tab.Until("seen.length === 2")
 	line.Cut()
 	connected(0)
-	say("2")
+	say(`"status"`, "3")
 	connected(1)
-	say("3")
 	tab.Until("seen.length === 3")
-	if got := browser.Value[[]string](tab, "seen"); !slices.Equal(got, []string{"1", "2", "3"}) {
+	// A message of the type error is no lost connection.
+	say(`"error"`, "4")
+	tab.Until("seen.length === 4")
+	line.Cut()
+	connected(0)
+	say(`"custom"`, "5")
+	connected(1)
+	say(`null`, "6")
+	tab.Until("seen.length === 6")
+	if got := browser.Value[[]string](tab, "seen"); !slices.Equal(got, []string{"1", "2", "3", "4", "5", "6"}) {
 		t.Errorf("the page has seen %q", got)
+	}
+	for _, e := range tab.Thrown() {
+		t.Errorf("the page threw %s", e)
 	}
 }
