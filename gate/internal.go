@@ -22,10 +22,23 @@ import (
 // internalServer serves health, readiness and metrics, and the push API.
 func (g *Gate) internalServer() *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", g.healthz)
-	mux.HandleFunc("GET /health", g.healthz)
-	mux.HandleFunc("GET /readyz", g.readyz)
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+	get := func(path string, f http.HandlerFunc) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				w.Header().Set("Allow", "GET, HEAD")
+				refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "use GET")
+				return
+			}
+			f(w, r)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusNotFound, "not_found", "there is no such path on the internal listener")
+	})
+	get("/healthz", g.healthz)
+	get("/health", g.healthz)
+	get("/readyz", g.readyz)
+	get("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		g.metrics.WritePrometheus(w)
 		g.writePushRefused(w)
@@ -48,6 +61,14 @@ func serveInternal(s *http.Server, l net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// refuse answers as the push API and the public listener do.
+func refuse(w http.ResponseWriter, status int, reason, detail string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]map[string]string{"error": {"reason": reason, "detail": detail}})
 }
 
 func (g *Gate) healthz(w http.ResponseWriter, _ *http.Request) {
