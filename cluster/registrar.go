@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -106,9 +107,7 @@ func (n *Node) Connections() int {
 func (r *registrar) again() {
 	r.n.topics.again()
 	r.mu.Lock()
-	for id, c := range r.held {
-		r.conns[id] = c
-	}
+	maps.Copy(r.conns, r.held)
 	r.mu.Unlock()
 	for _, s := range r.n.all(func(s *Stream) bool { return s.owned.Load() }) {
 		r.mark(s)
