@@ -161,9 +161,13 @@ func (r *round) put(s *sending, p Place, a *about) {
 			return
 		}
 		topic, res.node = conn.Topics[0], conn.Node
-		with := a.meta
-		with.Connection = p.Name
-		meta = with.Encode()
+		with := *a
+		with.meta.Connection = p.Name
+		meta = with.meta.Encode()
+		if a.once > 0 { // the topic may be that of another target, and this is another message in it
+			with.id = slices.Concat(a.id, []byte("@"), []byte(p.Name))
+		}
+		a = &with
 	}
 	s.results, s.posts = append(s.results, res), append(s.posts, len(r.posts))
 	r.posts = append(r.posts, r.c.post(topic, s.m, a, meta))

@@ -300,6 +300,30 @@ func TestOneForManyTwice(t *testing.T) {
 	}, "a", "b")
 }
 
+// TestOneIDOneTopic: targets that share a topic are told from each other, also
+// where the sender gave the message an id; sent again, nobody gets it twice.
+func TestOneIDOneTopic(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		one, two, other := n[0].follow(all, "user/u"), n[1].follow(all, "user/u"), n[1].follow(all, "user/u")
+		wait(time.Second)
+		for round := range 2 {
+			for _, c := range []*client{one, two} {
+				got := w.is(n[0].post("/api/v1/messages/send", `{"id":"m","target":{"connection_id":"`+c.id+`"},"data":1}`), 200)
+				if got.at("status") != "delivered" {
+					t.Errorf("round %d: %s", round, got.raw)
+				}
+			}
+		}
+		wait(time.Second)
+		one.got1("1")
+		two.got1("1")
+		other.got1()
+		w.is(n[1].post("/api/v1/messages/send", `{"id":"m","target":{"user_id":"u"},"data":2}`), 200)
+		wait(time.Second)
+		other.got1("2")
+	}, "a", "b")
+}
+
 // A broadcast reaches each connection once, whatever it follows.
 func TestBroadcast(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
