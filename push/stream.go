@@ -157,9 +157,21 @@ func (c *call) stream() {
 // openPipe reads where a stream goes and what it is.
 func (c *call) openPipe() (*pipe, *refusal) {
 	p := &pipe{c: c, ctx: c.r.Context(), id: "str_" + rand.Text()}
-	q := c.r.URL.Query()
-	p.marks = q.Get("marks") != "off"
-	places, bad := c.pipePlaces(q.Get("to"))
+	q, bad := c.query("to", "marks", "session_id", "kb_id", "task_id")
+	if bad != nil {
+		return nil, bad
+	}
+	switch marks, said := q["marks"]; {
+	case !said || marks == "on":
+		p.marks = true
+	case marks != "off":
+		return nil, invalidQuery("marks", "is "+quote(marks)+": write on or off")
+	}
+	to, said := q["to"]
+	if said && to == "" {
+		return nil, invalidQuery("to", "is empty: name targets as user/alice,channel/news, or leave it away")
+	}
+	places, bad := c.pipePlaces(to)
 	if bad == nil {
 		bad = c.streamType(p)
 	}
@@ -168,7 +180,8 @@ func (c *call) openPipe() (*pipe, *refusal) {
 	}
 	var meta cluster.Meta
 	for field, to := range map[string]*string{"session_id": &meta.Session, "kb_id": &meta.KB, "task_id": &meta.Task} {
-		if *to = q.Get(field); *to != "" {
+		var said bool
+		if *to, said = q[field]; said {
 			if wrong := wrongName(*to); wrong != "" {
 				return nil, invalidQuery(field, wrong)
 			}
@@ -447,62 +460,4 @@ func wrongEvent(name []byte) string {
 		return "has a name that begins with " + ours + ", as only events of ssegate do"
 	}
 	return ""
-}
-
-// tokenEnded is the cause of a stream's end at the end of its token.
-var tokenEnded = &refusal{status: http.StatusUnauthorized, reason: "token_expired", detail: "the token has expired; what came before was published"}
-
-// start begins to watch over the stream: who is silent when it has to end is
-// told as well. finish ends that, and may be called more than once.
-func (p *pipe) start() (finish func()) {
-	p.live, p.halt = context.WithCancelCause(p.ctx)
-	release := context.CancelFunc(func() {})
-	if end := p.c.who.Expires; !end.IsZero() {
-		p.live, release = context.WithDeadlineCause(p.live, end, tokenEnded)
-	}
-	unhook := context.AfterFunc(p.live, func() {
-		p.reading.Lock()
-		defer p.reading.Unlock()
-		if !p.done {
-			p.deadline(time.Unix(1, 0))
-		}
-	})
-	p.conns.watch(p)
-	return func() {
-		unhook()
-		p.reading.Lock()
-		p.done = true
-		p.reading.Unlock()
-		release()
-		p.halt(nil)
-		p.conns.wg.Wait()
-	}
-}
-
-// halted is why the stream has to end early, nil while it has not.
-func (p *pipe) halted() *refusal {
-	why, _ := errors.AsType[*refusal](context.Cause(p.live))
-	return why
-}
-
-// read reads on, and no longer than a stream may be silent.
-func (p *pipe) read(buf []byte) (int, error) {
-	p.reading.Lock()
-	if err := p.live.Err(); err != nil {
-		p.reading.Unlock()
-		return 0, err
-	}
-	var until time.Time
-	if d := p.c.opt.Idle; d > 0 {
-		until = time.Now().Add(d)
-	}
-	p.deadline(until)
-	p.reading.Unlock()
-	return p.c.r.Body.Read(buf)
-}
-
-// deadline bounds reads of the body, where the server can: also one that is
-// under way.
-func (p *pipe) deadline(t time.Time) {
-	_ = http.NewResponseController(p.c.w).SetReadDeadline(t)
 }

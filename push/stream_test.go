@@ -91,6 +91,22 @@ func TestEventStream(t *testing.T) {
 	}, "a", "b")
 }
 
+// TestStreamsWrongQuery: what a stream's address says and cannot mean is refused
+// before anything is read.
+func TestStreamsWrongQuery(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		for query, field := range map[string]string{
+			"to=": "to", "to=user/a,": "to[1]", "to=user/a&to=user/b": "to", "marks=maybe": "marks", "marks=": "marks",
+			"session_id=": "session_id", "kb_id=a%0Ab": "kb_id", "task_id=a&task_id=b": "task_id",
+		} {
+			got := w.is(n[0].post("/api/v1/streams/user/u?"+query, "x"), 400)
+			if got.at("error", "fields", 0, "field") != field {
+				t.Errorf("%s: %s", query, got.raw)
+			}
+		}
+	}, "a")
+}
+
 // What goes wrong with a stream is told to both sides; what came before counts.
 func TestStreamsCutShort(t *testing.T) {
 	inWorld(t, Config{Options: Options{EventSize: 1000}}, func(w *world, n ...*node) {
