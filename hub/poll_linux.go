@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TakesOver says that Hold takes the descriptor of a TCP or Unix connection
+// away from it: whoever has the connection may close it then, to no effect.
+const TakesOver = true
+
 // A poller is an epoll set and the goroutine that waits for it. The set's own
 // descriptor is watched by the Go runtime's poller, so that waiting costs no
 // thread. An event names a slot and the slot's generation, never a

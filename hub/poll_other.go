@@ -4,6 +4,9 @@ package hub
 
 import "net"
 
+// TakesOver says that Hold takes connections over by their descriptor.
+const TakesOver = false
+
 // A poller holds no connections where there is no epoll.
 type poller struct{}
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+
+	"ssegate/hub"
 )
 
 // Server returns the server of the public listener. Each setting is there for
@@ -19,8 +21,9 @@ import (
 //   - The handler writes the answers itself (see exchange.end): what fasthttp
 //     would put into them is off, and its write buffer holds no more than the
 //     answer that is dropped.
-//   - KeepHijackedConns leaves connections to who took them over, fd and all;
-//     for the same reason MaxConnsPerIP, which wraps them, is not used.
+//   - KeepHijackedConns leaves connections to who took them over, where that is
+//     not their descriptor alone. It would cost a read buffer for each.
+//   - MaxConnsPerIP, which wraps connections, is not used.
 func (p *Proxy) Server() *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:                      p.Handler,
@@ -38,7 +41,7 @@ func (p *Proxy) Server() *fasthttp.Server {
 		NoDefaultServerHeader:        true,
 		NoDefaultDate:                true,
 		NoDefaultContentType:         true,
-		KeepHijackedConns:            true,
+		KeepHijackedConns:            !hub.TakesOver,
 		CloseOnShutdown:              true,
 		Logger:                       printer{p.log.Sugar()},
 	}
