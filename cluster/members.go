@@ -57,6 +57,12 @@ func (n *Node) beat(ctx context.Context) {
 	self.Draining = n.cfg.Draining()
 	at := time.Since(self.Started)
 	lapsed, err := n.cfg.Registry.Beat(ctx, self, n.cfg.DeadAfter)
+	if err == nil && time.Since(self.Started)-time.Duration(n.renewed.Load()) >= n.cfg.DeadAfter {
+		// A registry that stood still does what it was asked meanwhile when it
+		// goes on: a beat of ours whose answer we did not wait for may have found
+		// the lease gone, and this one then finds it there.
+		lapsed = true
+	}
 	n.mu.Lock()
 	first := n.lapsed.IsZero()
 	if err == nil && lapsed {

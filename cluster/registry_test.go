@@ -95,6 +95,33 @@ func TestRegistryEmptied(t *testing.T) {
 	})
 }
 
+// TestRegistryStoodStill: a registry that stood still for longer than a lease
+// holds goes on with a beat that nobody waits for any more. All is registered
+// again, though the next beat finds a lease.
+func TestRegistryStoodStill(t *testing.T) {
+	inWorld(t, func(w *world) {
+		f := fill(w)
+		for range 3 {
+			w.reg.set(hung)
+			wait(deadAfter + 3*checkEvery)
+			for _, n := range f.n {
+				if lapsed, err := w.reg.now.Beat(context.Background(), n.cfg.Self, deadAfter); err != nil || !lapsed {
+					t.Fatalf("the late beat of %s: %v, %v", n.ID(), lapsed, err)
+				}
+			}
+			w.reg.set(nil)
+			wait(deadAfter + 3*checkEvery)
+			if lacks := f.missing(); lacks != nil {
+				t.Fatalf("not registered again: %q", lacks)
+			}
+		}
+		f.far.has(1, f.s.count)
+		if takeovers(f.n) != 0 || f.s.why() != nil {
+			t.Errorf("somebody was taken for dead: %v", f.s.why())
+		}
+	})
+}
+
 // TestRegistryAway: while the registry is away streams flow here and
 // elsewhere, what is known stays known, and what happened meanwhile is
 // registered when it is back.
