@@ -147,7 +147,45 @@ func TestPushNodes(t *testing.T) {
 	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
 	nodes := w.trio(t, pushes)
 	t.Run("connections", func(t *testing.T) { connections(t, nodes) })
+	t.Run("redis stood still", func(t *testing.T) { stoodStill(t, w, nodes) })
 	t.Run("killed", func(t *testing.T) { killedUnderPush(t, w, nodes) })
+}
+
+// stoodStill: a Redis that stands still for longer than a lease holds forgets
+// everybody when it goes on, and does what it was asked meanwhile. All who are
+// still there are listed again, and a broadcast reaches them.
+func stoodStill(t *testing.T, w *world, nodes []*Node) {
+	c := &crowd{t: t, nodes: nodes}
+	for i := range 6 {
+		c.open(nodes[i%3], fmt.Sprintf("/sse/user/still%d", i%3))
+	}
+	c.true("all are there", time.Now(), Patience)
+	for round := range 4 {
+		w.redis.Pause()
+		time.Sleep(1500*time.Millisecond + time.Duration(round)*200*time.Millisecond) // dead_after is 1s
+		w.redis.Resume()
+		resumed := time.Now()
+		c.true("Redis goes on", resumed, Patience)
+		data := fmt.Sprint(round)
+		Eventually(t, "a broadcast is taken", func() bool {
+			resp, err := http.Post(nodes[round%3].Internal+"/api/v1/messages/broadcast", "application/json", strings.NewReader(`{"data":`+data+`}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			return resp.StatusCode == 200
+		})
+		for i, s := range c.streams {
+			if got, err := s.Next(); err != nil || got.Data != data {
+				t.Fatalf("client %d got %q, %v, want %q", i, got.Data, err, data)
+			}
+		}
+	}
+	for _, s := range c.streams {
+		s.Close()
+	}
+	c.streams = nil
+	c.true("all have left", time.Now(), Patience)
 }
 
 func connections(t *testing.T, nodes []*Node) {
