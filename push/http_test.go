@@ -119,6 +119,76 @@ func TestSilentPublisher(t *testing.T) {
 	}
 }
 
+// TestCutUpload: an upload that does not come whole is one that was cut,
+// whatever tells how long it was going to be and however it breaks off; what
+// came before is published.
+func TestCutUpload(t *testing.T) {
+	for _, head := range []string{"Content-Type: text/event-stream\r\nContent-Length: 1000\r\n\r\ndata: 1\n\n",
+		"Content-Type: image/png\r\nContent-Length: 1000\r\n\r\n123456789",
+		"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\n"} {
+		for _, how := range []string{"half", "close", "reset"} {
+			taps := tap{got: make(chan string, 16)}
+			a, err := New(Config{Cluster: leaving{taps}, Options: Options{Alone: true}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := httptest.NewServer(a)
+			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(c, "POST /api/v1/streams/user/u HTTP/1.1\r\nHost: localhost\r\n%s", head)
+			<-taps.got // begin
+			tcp := c.(*net.TCPConn)
+			switch how {
+			case "half":
+				tcp.CloseWrite()
+				tcp.SetReadDeadline(time.Now().Add(10 * time.Second))
+				answer, err := io.ReadAll(c)
+				if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400") || !strings.Contains(string(answer), `"reason":"body_cut"`) || !strings.Contains(string(answer), `"events":1`) {
+					t.Errorf("%q: %q, %v", head, answer, err)
+				}
+			case "reset":
+				tcp.SetLinger(0)
+			}
+			c.Close()
+			var all string
+			for !strings.Contains(all, `"cut"`) {
+				select {
+				case block := <-taps.got:
+					all += block
+				case <-time.After(20 * time.Second):
+					t.Fatalf("%s of %q: published %q", how, head, all)
+				}
+			}
+			// What is in the system when a reset comes is lost with it.
+			whole := strings.Contains(all, "data: 1\n") || strings.Contains(all, "ssegate.piece")
+			if !strings.Contains(all, `"reason":"body_cut"`) || how != "reset" && !whole {
+				t.Errorf("%s of %q: published %q", how, head, all)
+			}
+			s.Close()
+			if n := a.Stats(); n.CutShort != 1 || n.Refused["body_cut"] != 1 || len(n.Refused) != 1 {
+				t.Errorf("%s of %q: %+v", how, head, n)
+			}
+		}
+	}
+}
+
+// leaving publishes nothing for who is gone, as a cluster does, and takes a
+// moment to, in which its going is noticed.
+type leaving struct{ tap }
+
+func (c leaving) Publish(ctx context.Context, posts []cluster.Outgoing) []cluster.Receipt {
+	if pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
+		out := make([]cluster.Receipt, len(posts))
+		for i := range out {
+			out[i].Err = ctx.Err()
+		}
+		return out
+	}
+	return c.tap.Publish(ctx, posts)
+}
+
 // Who is refused is told so at once, although its body is not whole yet.
 func TestRefusedInTheMiddle(t *testing.T) {
 	a, err := New(Config{Cluster: nowhere{}, Options: Options{Alone: true}})

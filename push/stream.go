@@ -59,10 +59,12 @@ type Piece struct {
 
 // pipe is a publisher's stream on its way to its targets.
 type pipe struct {
-	c   *call
+	c *call
+	// ctx does not end with the publisher: what has been read of it is published,
+	// each time no longer than streamWait.
 	ctx context.Context
-	// live is ctx until the stream has to end early: a *refusal is its cause
-	// then, unless the publisher is gone.
+	// live is the request's until the stream has to end early: a *refusal is its
+	// cause then, unless the publisher is gone.
 	live    context.Context
 	halt    context.CancelCauseFunc
 	reading sync.Mutex // over deadlines of the body, and done
@@ -135,8 +137,7 @@ func (c *call) stream() {
 	if bad != nil {
 		c.stats.cutShort.Add(1)
 		end.State, end.Reason, end.Total, end.SHA256 = "cut", bad.reason, 0, ""
-		// The publisher may be gone, and its context with it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), streamBye)
+		ctx, cancel := context.WithTimeout(p.ctx, streamBye)
 		defer cancel()
 		p.blocks, p.size, p.over = nil, 0, true
 		_ = p.say(ctx, &end) // nothing more can be done for them
@@ -156,7 +157,7 @@ func (c *call) stream() {
 
 // openPipe reads where a stream goes and what it is.
 func (c *call) openPipe() (*pipe, *refusal) {
-	p := &pipe{c: c, ctx: c.r.Context(), id: "str_" + rand.Text()}
+	p := &pipe{c: c, ctx: context.WithoutCancel(c.r.Context()), id: "str_" + rand.Text()}
 	q, bad := c.query("to", "marks", "session_id", "kb_id", "task_id")
 	if bad != nil {
 		return nil, bad

@@ -76,6 +76,8 @@ func (a *audience) there(ctx context.Context, topic cluster.Topic, conn string) 
 // settle corrects what is said of connections at the end: nothing is stored for
 // one that is not there.
 func (a *audience) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, a.p.c.opt.Wait)
+	defer cancel()
 	var wg sync.WaitGroup
 	for i := range a.p.targets {
 		t := &a.p.targets[i]

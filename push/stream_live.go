@@ -13,7 +13,7 @@ var tokenEnded = &refusal{status: http.StatusUnauthorized, reason: "token_expire
 // start begins to watch over the stream: who is silent when it has to end is
 // told as well. finish ends that, and may be called more than once.
 func (p *pipe) start() (finish func()) {
-	p.live, p.halt = context.WithCancelCause(p.ctx)
+	p.live, p.halt = context.WithCancelCause(p.c.r.Context())
 	release := context.CancelFunc(func() {})
 	if end := p.c.who.Expires; !end.IsZero() {
 		p.live, release = context.WithDeadlineCause(p.live, end, tokenEnded)
