@@ -305,6 +305,7 @@ func (b *batch) sendOneToMany() {
 	}
 	s.named = len(s.results)
 	r.copies(&s, about)
+	r.connections(&s, about)
 	sendings := []sending{s}
 	r.run(sendings)
 	answer := sendings[0].answer()

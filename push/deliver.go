@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ssegate/cluster"
+	"ssegate/registry"
 )
 
 // What may become of a message at one target.
@@ -27,7 +28,9 @@ type result struct {
 	Reason    string   `json:"reason,omitempty"`
 	Detail    string   `json:"detail,omitempty"`
 
-	node string // that has the connection which is the target
+	node string               // that has the connection which is the target
+	conn *registry.Connection // that one, where the target is not a stream's
+	as   string               // the topic that it gets the message by anyway
 }
 
 // sending is a message on its way.
@@ -36,6 +39,7 @@ type sending struct {
 	results []result
 	named   int   // how many of results were asked for
 	posts   []int // for each result the post, -1 for none
+	direct  bool  // connections are among the targets
 }
 
 // round is what one request publishes: all at once.
@@ -99,6 +103,7 @@ func (r *round) add(m *message) sending {
 		r.put(&s, p, &about)
 	}
 	r.copies(&s, about)
+	r.connections(&s, about)
 	return s
 }
 
@@ -143,34 +148,73 @@ func (r *round) copies(s *sending, a about) {
 	}
 }
 
-// put puts a message into the round for one place.
+// put puts a message into the round for one place. What is for a connection
+// waits for [round.connections].
 func (r *round) put(s *sending, p Place, a *about) {
-	topic, meta := p.String(), a.encoded
-	res := result{Target: topic}
-	if p.Kind == Connection {
-		ctx, cancel := r.c.within()
-		conn, err := r.c.conns.find(ctx, p.Name)
-		cancel()
-		switch {
-		case err != nil:
-			s.reject(topic, "unavailable", "where the connection is cannot be told now")
-			return
-		case conn == nil || len(conn.Topics) == 0:
-			res.Status = notConnected
-			s.results, s.posts = append(s.results, res), append(s.posts, -1)
-			return
-		}
-		topic, res.node = conn.Topics[0], conn.Node
-		with := *a
-		with.meta.Connection = p.Name
-		meta = with.meta.Encode()
-		if a.once > 0 { // the topic may be that of another target, and this is another message in it
-			with.id = slices.Concat(a.id, []byte("@"), []byte(p.Name))
-		}
-		a = &with
+	res := result{Target: p.String()}
+	if p.Kind != Connection {
+		s.results, s.posts = append(s.results, res), append(s.posts, len(r.posts))
+		r.posts = append(r.posts, r.c.post(res.Target, s.m, a, a.encoded))
+		return
 	}
-	s.results, s.posts = append(s.results, res), append(s.posts, len(r.posts))
-	r.posts = append(r.posts, r.c.post(topic, s.m, a, meta))
+	ctx, cancel := r.c.within()
+	conn, err := r.c.conns.find(ctx, p.Name)
+	cancel()
+	switch {
+	case err != nil:
+		s.reject(res.Target, "unavailable", "where the connection is cannot be told now")
+		return
+	case conn == nil || len(conn.Topics) == 0:
+		res.Status = notConnected
+	default:
+		res.conn, res.node, s.direct = conn, conn.Node, true
+	}
+	s.results, s.posts = append(s.results, res), append(s.posts, -1)
+}
+
+// connections puts in what goes to single connections, now that the topics are
+// known: who follows one of them gets the message by that, and once. A topic's
+// copy is narrowed no further than one for a connection in it.
+func (r *round) connections(s *sending, a about) {
+	if !s.direct {
+		return
+	}
+	for i := range s.results {
+		res := &s.results[i]
+		if res.conn == nil {
+			continue
+		}
+		for j := range s.results {
+			if s.posts[j] >= 0 && slices.Contains(res.conn.Topics, s.results[j].Target) {
+				res.as = s.results[j].Target
+				break
+			}
+		}
+		if res.as != "" {
+			continue
+		}
+		with := a
+		with.meta.Connection = res.conn.ID
+		if a.once > 0 { // the topic may have had the message, and this is another one in it
+			with.id = slices.Concat(a.id, []byte("@"), []byte(res.conn.ID))
+		}
+		s.posts[i] = len(r.posts)
+		r.posts = append(r.posts, r.c.post(res.conn.Topics[0], s.m, &with, with.meta.Encode()))
+	}
+}
+
+// repeat has the connections that are reached by a topic say what it says.
+func (s *sending) repeat() {
+	if !s.direct {
+		return
+	}
+	for i := range s.results {
+		if res := &s.results[i]; res.as != "" {
+			of := s.results[slices.IndexFunc(s.results, func(other result) bool { return other.Target == res.as })]
+			of.Target = res.Target
+			*res = of
+		}
+	}
 }
 
 // reject notes that a message does not go to a target.
@@ -199,6 +243,9 @@ func (r *round) run(sendings []sending) {
 		r.settle(&sendings[i])
 	}
 	r.c.hook.book(ctx, r, sendings)
+	for i := range sendings {
+		sendings[i].repeat()
+	}
 }
 
 func (r *round) settle(s *sending) {

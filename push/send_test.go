@@ -324,6 +324,38 @@ func TestOneIDOneTopic(t *testing.T) {
 	}, "a", "b")
 }
 
+// A connection that follows a topic to which the message goes as well gets it
+// once, with an id of its own or without, in whatever order they are named.
+func TestTopicAndItsConnection(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		user, room := n[1].follow(all, "user/u"), n[1].follow(all, "channel/a", "channel/b")
+		svc := n[0].follow(all, "service/s")
+		wait(time.Second)
+		for i, targets := range []string{
+			`"user/u","connection/` + user.id + `","connection/none"`, `"connection/` + user.id + `","user/u"`,
+			`"channel/a","connection/` + room.id + `"`, `"connection/` + room.id + `","channel/b"`, // not its first topic
+		} {
+			for _, id := range []string{"", fmt.Sprintf(`"id":"m%d",`, i)} {
+				for again := range 2 {
+					a := w.is(n[0].post("/api/v1/messages/batch", fmt.Sprintf(`{"targets":[%s],"message":{%s"data":%d}}`, targets, id, i)), 200)
+					dup := id != "" && again == 1
+					for j := range 2 {
+						if a.at("targets", j, "status") != delivered || (a.at("targets", j, "duplicate") == true) != dup || a.at("targets", j, "position") != a.at("targets", 0, "position") {
+							t.Errorf("%s%s: %s", id, targets, a.raw)
+						}
+					}
+				}
+			}
+		}
+		// So does one of the service's own listeners, which get a copy.
+		w.is(n[1].post("/api/v1/messages/send", `{"id":"s","service":"s","target":{"connection_id":"`+svc.id+`"},"data":7}`), 200)
+		wait(time.Second)
+		user.got1("0", "0", "0", "1", "1", "1")
+		room.got1("2", "2", "2", "3", "3", "3")
+		svc.got1("7")
+	}, "a", "b")
+}
+
 // A broadcast reaches each connection once, whatever it follows.
 func TestBroadcast(t *testing.T) {
 	inWorld(t, Config{}, func(w *world, n ...*node) {
