@@ -4,14 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
 	"ssegate/auth"
 	"ssegate/cluster"
-	"ssegate/push"
-	"ssegate/reconnect"
 )
 
 // callAPI serves the push API on the public listener.
@@ -83,40 +80,17 @@ func (st *streams) acknowledge(x *exchange) {
 		p.fail(x, 400, "bad_body", "the body is no JSON object with the strings id, connection and topic, and the list topics")
 		return
 	}
-	at, edgeErr := reconnect.ParseEdgeID([]byte(in.ID))
-	_, cursorErr := reconnect.ParseCursor([]byte(in.ID))
-	if edgeErr != nil && cursorErr != nil {
-		p.fail(x, 400, "bad_id", "id is not the id of an event from here")
+	topics, bad := st.acknowledged(&in, who)
+	if bad != nil {
+		p.fail(x, bad.status, bad.reason, bad.detail)
 		return
-	}
-	names := in.Topics
-	if len(names) == 0 {
-		names = st.topicsOf(in.Connection)
-	}
-	if edgeErr == nil {
-		names = append(slices.Clone(names), in.Topic, string(push.User)+"/"+who.Subject)
-		names = slices.DeleteFunc(names, func(name string) bool { return cluster.TopicOf(name).ID != at.Stream })
-	}
-	topics := make([]cluster.Topic, len(names))
-	for i, name := range names {
-		topics[i] = cluster.TopicOf(name)
-		if !who.MayFollow(name) {
-			p.fail(x, 403, "forbidden", "whoever this is may not follow "+name)
-			return
-		}
-	}
-	if edgeErr == nil && len(topics) == 0 && who.MayFollow(string(auth.Everything)) {
-		topics = []cluster.Topic{{ID: at.Stream}}
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, 2*time.Second)
 	defer cancel()
-	err := cluster.ErrUnknown
-	if len(topics) > 0 {
-		err = st.node.Acknowledge(ctx, topics, []byte(in.ID), x.route.LogTTL)
-	}
+	err := st.node.Acknowledge(ctx, topics, []byte(in.ID), x.route.LogTTL)
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
-		p.fail(x, 400, "bad_topic", "topic is needed: that of id, or all topics of its connection; or the connection, while it is on this node")
+		p.fail(x, 400, "bad_topic", needTopic)
 	case err != nil:
 		p.failWith(x, 503, "log_unavailable", "it cannot be noted now", field{"Retry-After", "1"})
 	default:

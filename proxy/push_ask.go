@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"ssegate/auth"
+	"ssegate/cluster"
 	"ssegate/push"
+	"ssegate/reconnect"
 )
 
 // badField says what is wrong with one field of the request: a part of the path
@@ -121,4 +124,53 @@ func parseSince(s string) (t time.Time, ok bool) {
 	}
 	t, err := time.Parse(time.RFC3339, strings.Replace(s, " ", "+", 1))
 	return t, err == nil && t.UnixMilli() > 0
+}
+
+const needTopic = "topic is needed: that of id, or all topics of its connection; or the connection, while it is on this node"
+
+// acknowledged are the topics of the id that a client acknowledges. What the
+// body says of them must be true, also where nobody has to be asked for leave.
+func (st *streams) acknowledged(in *ack, who *auth.Identity) (topics []cluster.Topic, bad *refusal) {
+	at, err := reconnect.ParseEdgeID([]byte(in.ID))
+	several := err != nil // such an id says nothing of its topics, until it is read with them
+	if _, err := reconnect.ParseCursor([]byte(in.ID)); several && err != nil {
+		return nil, badField("id", "is not the id of an event from here")
+	}
+	for i, name := range append([]string{in.Topic}, in.Topics...) {
+		if _, wrong := push.ParsePlace(name); wrong != "" && (i > 0 || name != "") {
+			return nil, badField("topic", wrong)
+		}
+	}
+	names := in.Topics
+	if names == nil {
+		names = st.topicsOf(in.Connection)
+	}
+	silent := in.Topics == nil && in.Topic == "" // of the topics
+	switch {
+	case several || names != nil:
+	case in.Topic != "":
+		names = []string{in.Topic}
+	default:
+		names = []string{push.Place{Kind: push.User, Name: who.Subject}.String()}
+	}
+	if in.Topic != "" && (!slices.Contains(names, in.Topic) || !several && cluster.TopicOf(in.Topic).ID != at.Stream) {
+		return nil, badRequest("bad_topic", needTopic)
+	}
+	for _, name := range names {
+		topic := cluster.TopicOf(name)
+		switch {
+		case !several && topic.ID != at.Stream:
+		case !who.MayFollow(name):
+			return nil, &refusal{http.StatusForbidden, "forbidden", "whoever this is may not follow " + name}
+		default:
+			topics = append(topics, topic)
+		}
+	}
+	if len(topics) == 0 && !several && silent && in.Connection == "" && who.MayFollow(string(auth.Everything)) {
+		topics = []cluster.Topic{{ID: at.Stream}}
+	}
+	if len(topics) == 0 {
+		return nil, badRequest("bad_topic", needTopic)
+	}
+	return topics, nil
 }

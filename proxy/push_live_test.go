@@ -345,6 +345,55 @@ func TestAcknowledge(t *testing.T) {
 	}
 }
 
+// Where everybody may follow everything, what an acknowledgement says of its
+// topic is to be true all the same.
+func TestAcknowledgeWithoutAuth(t *testing.T) {
+	w := newPushWorld(t, nil)
+	w.publish("user/u1", "1")
+	w.publish("channel/b", "2")
+	f, m := w.follow("/sse/user/u1?last=1"), w.follow("/sse/stream/a,b?last=1")
+	f.expect("message: 1")
+	m.expect("message: 2")
+	of := func(topic string) sse.Pos {
+		pos, err := w.log.Passed(t.Context(), cluster.TopicOf(topic).ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pos
+	}
+	post := func(want int, id, more string) {
+		t.Helper()
+		resp, got := w.ask("POST", "/sse/ack", "", `{"id":"`+id+`"`+more+`}`)
+		if resp.StatusCode != want || want == 400 && reason(got) != "bad_topic" {
+			t.Errorf("%s: %d %s, want %d", more, resp.StatusCode, got, want)
+		}
+	}
+	conn := func(f *follower) string { return `,"connection":"` + f.resp.Header.Get(ConnectionHeader) + `"` }
+	for _, wrong := range []string{
+		`,"topic":"user/other"`, `,"topic":"nonsense"`, `,"topic":"user/u1/x"`, `,"topics":[]`, `,"topics":["user/other"]`, `,"topics":["user/u1","nonsense"]`,
+		`,"topics":["user/u1"],"topic":"user/other"`, `,"connection":"zzz"`, conn(m), `,"topic":"user/other"` + conn(f),
+	} {
+		post(400, f.lastID, wrong)
+	}
+	for _, wrong := range []string{
+		``, `,"topics":[]`, `,"topics":["channel/a"]`, `,"topics":["channel/a","channel/b"],"topic":"channel/c"`, `,"topic":"channel/b"`, `,"topic":"channel/c"` + conn(m), conn(f),
+	} {
+		post(400, m.lastID, wrong)
+	}
+	if !of("user/u1").IsZero() || !of("channel/b").IsZero() {
+		t.Error("a refused acknowledgement is noted")
+	}
+	for _, right := range []string{``, `,"topic":"user/u1"`, `,"topics":["channel/x","user/u1"]`, conn(f), `,"topic":"user/u1","connection":"zzz"`, `,"topics":null`} {
+		post(204, f.lastID, right)
+	}
+	for _, right := range []string{conn(m), `,"topics":["channel/b","channel/a"]`, `,"topic":"channel/b"` + conn(m)} {
+		post(204, m.lastID, right)
+	}
+	if of("user/u1").IsZero() || of("channel/b").IsZero() {
+		t.Error("an acknowledgement is not noted")
+	}
+}
+
 // Who comes back with an id has what is before it.
 func TestComingBackAcknowledges(t *testing.T) {
 	w := newPushWorld(t, nil)
