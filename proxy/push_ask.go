@@ -33,6 +33,9 @@ func (x *exchange) topicsOf(most int) (topics []string, bad *refusal) {
 	if !ok && x.path != x.route.Path {
 		return nil, &refusal{http.StatusNotFound, "no_such_path", "spell the path " + x.route.Path + "/… without dots and escapes"}
 	}
+	if !ok {
+		rest = ""
+	}
 	names, err := url.PathUnescape(rest)
 	what, kind := "user_id", push.User
 	switch x.route.serve {
@@ -43,6 +46,9 @@ func (x *exchange) topicsOf(most int) (topics []string, bad *refusal) {
 	}
 	if err != nil {
 		return nil, badField(what, "is not well escaped")
+	}
+	if names == "" {
+		return nil, badField(what, "is missing: the path goes on with it, "+x.route.Path+"/…")
 	}
 	if x.route.serve != followChannel {
 		return []string{push.Place{Kind: kind, Name: names}.String()}, checkName(what, names)
@@ -120,10 +126,10 @@ func (x *exchange) wants() (w wants, bad *refusal) {
 // is a space where nobody escaped it.
 func parseSince(s string) (t time.Time, ok bool) {
 	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return time.UnixMilli(ms), ms > 0 && ms < 1<<47
+		return time.UnixMilli(ms), ms >= 0 && ms < 1<<47
 	}
 	t, err := time.Parse(time.RFC3339, strings.Replace(s, " ", "+", 1))
-	return t, err == nil && t.UnixMilli() > 0
+	return t, err == nil && t.UnixMilli() >= 0
 }
 
 const needTopic = "topic is needed: that of id, or all topics of its connection; or the connection, while it is on this node"

@@ -33,6 +33,12 @@ func TestTopicsOf(t *testing.T) {
 	} {
 		user("/sse/user"+bad, "bad_user_id")
 	}
+	for _, none := range []string{"/sse/user", "/sse/user/"} {
+		x := &exchange{path: none, route: &Route{Path: "/sse/user", serve: followUser}}
+		if _, bad := x.topicsOf(3); bad == nil || !strings.HasPrefix(bad.detail, "user_id is missing") {
+			t.Errorf("%s: %+v", none, bad)
+		}
+	}
 	user("/sse/./user/a", "no_such_path")
 	f(followUser, "/api/sse/connect", "/api/sse/connect/u1", "user/u1")
 	f(followService, "/sse/service", "/sse/service/knowledge-service", "service/knowledge-service")
@@ -77,6 +83,8 @@ func TestWants(t *testing.T) {
 	f("since=2025-07-30T17:10:00%2B02:00", wants{since: at}, "")
 	f("since=2025-07-30T17:10:00+02:00", wants{since: at}, "") // nobody escaped the plus
 	f("since=1753888200000", wants{since: at}, "")
+	f("since=0", wants{since: time.UnixMilli(0)}, "")
+	f("since=1970-01-01T00:00:00Z", wants{since: time.UnixMilli(0)}, "")
 	f("last=-1", wants{}, "bad_last")
 	f("last=many", wants{}, "bad_last")
 	f("last=99999999999", wants{}, "bad_last")

@@ -46,6 +46,7 @@ type reach struct {
 	Delivered int      `json:"delivered"` // of them, those where somebody was
 	Nodes     []string `json:"nodes"`
 	Failed    int      `json:"failed,omitempty"`
+	Duplicate bool     `json:"duplicate,omitempty"` // it was in each of the topics before
 }
 
 // toAll publishes a message to the first topic of each connection. Frames that
@@ -62,7 +63,7 @@ func (c *call) toAll(m *message) {
 	about.encoded = about.meta.Encode()
 	out := reach{ID: m.id, Status: notConnected, Topics: len(topics), Nodes: []string{}}
 	kept := &receipt{ID: m.id, own: m.own}
-	var fate bool
+	var fate, fresh bool
 	ctx, cancel := c.within()
 	defer cancel()
 	for part := range slices.Chunk(topics, inBroadcast) {
@@ -79,6 +80,7 @@ func (c *call) toAll(m *message) {
 				fate = fate || !errors.Is(err, cluster.ErrNotStored)
 				continue
 			}
+			fresh = fresh || !got[i].Dup
 			kept.Time = got[i].Time
 			kept.add(part[i], &posts[i], &got[i])
 			if res.Status == delivered {
@@ -95,6 +97,7 @@ func (c *call) toAll(m *message) {
 		}
 	}
 	if kept.Time > 0 {
+		out.Duplicate = !fresh && out.Failed == 0
 		c.receipts.keep(kept)
 	}
 	if out.Failed > 0 {

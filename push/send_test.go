@@ -388,6 +388,32 @@ func TestBroadcast(t *testing.T) {
 	}, "a", "b")
 }
 
+// A broadcast that comes again with its id is said to; one that finds somebody
+// new is not, for it went there.
+func TestBroadcastAgain(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		const m = `{"id":"b","data":1}`
+		if a := w.is(n[0].post("/api/v1/messages/broadcast", m), 200); a.at("duplicate") != nil {
+			t.Errorf("to nobody: %s", a.raw)
+		}
+		first, second := n[0].follow(all, "user/u"), n[1].follow(all, "channel/c")
+		for round := range 2 {
+			if a := w.is(n[round].post("/api/v1/messages/broadcast", m), 200); a.at("status") != delivered || (a.at("duplicate") == true) != (round > 0) {
+				t.Errorf("round %d: %s", round, a.raw)
+			}
+			wait(time.Second)
+		}
+		third := n[0].follow(all, "user/v")
+		if a := w.is(n[0].post("/api/v1/messages/broadcast", m), 200); a.at("duplicate") != nil {
+			t.Errorf("to another one: %s", a.raw)
+		}
+		wait(time.Second)
+		for _, c := range []*client{first, second, third} {
+			c.got1("1")
+		}
+	}, "a", "b")
+}
+
 // While the log is away nothing is taken in silence, and what was answered
 // 503 can be sent again with its id.
 func TestLogAway(t *testing.T) {

@@ -307,15 +307,19 @@ func Sign(secret, at string, body []byte) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// headerText is a text as a header can have it: ids and topics may have any
-// letters.
+// headerText is a text as a header can have it, for ids and topics may have any
+// letters: what is not a visible character of ASCII, and the percent sign, is
+// percent-encoded.
 func headerText(s string) string {
+	var b strings.Builder
 	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return strconv.QuoteToASCII(s)
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
 		}
 	}
-	return s
+	return b.String()
 }
 
 // withoutAddress is an error of the client without the address, which may have

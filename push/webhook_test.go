@@ -121,6 +121,28 @@ func TestWebhook(t *testing.T) {
 	}, "a", "b")
 }
 
+// A header has ASCII alone: an id and a user of other letters are escaped so that
+// they can be read back.
+func TestWebhookHeaders(t *testing.T) {
+	inWorld(t, Config{Options: hookOptions}, func(w *world, n ...*node) {
+		hook := w.hooks()
+		for _, id := range []string{"50%", "a b", "plain:1", "ü"} {
+			w.is(n[0].post("/api/v1/messages/send", `{"id":"`+id+`","target":{"user_id":"张"}}`), 200)
+		}
+		wait(30 * time.Second)
+		var got []string
+		for _, h := range hook.got {
+			if topic := h.head.Get("Ssegate-Topic"); topic != "user/%E5%BC%A0" {
+				t.Errorf("topic %q", topic)
+			}
+			got = append(got, h.head.Get("Idempotency-Key"))
+		}
+		if slices.Sort(got); !slices.Equal(got, []string{"%C3%BC", "50%25", "a%20b", "plain:1"}) {
+			t.Errorf("keys %q", got)
+		}
+	}, "a")
+}
+
 // An address that fails is tried again, with longer pauses, and not for ever.
 func TestWebhookRetries(t *testing.T) {
 	inWorld(t, Config{Options: hookOptions}, func(w *world, n ...*node) {
