@@ -1,6 +1,7 @@
 package push
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -73,7 +74,9 @@ type pipe struct {
 	id      string
 	mark    Mark // what begin said
 	marks   bool
-	over    bool // its end is being told, whatever has expired
+	over    bool // its cut is being told, whatever has expired
+	closing bool // what waits is the last mark
+	lost    bool // another node has told of its cut
 	targets []pipeTarget
 	conns   audience // of the targets, those that are connections
 	blocks  [][]byte // to be published
@@ -85,6 +88,7 @@ type pipeTarget struct {
 	result
 	topic cluster.Topic
 	meta  []byte
+	nth   int    // of those that are there
 	conn  string // of which the topic is one, "" for none: the target is the topic
 }
 
@@ -128,7 +132,10 @@ func (c *call) stream() {
 		end.Total = answer.Events
 	}
 	if bad == nil {
-		bad = p.say(p.ctx, &end)
+		p.closing = true
+		if bad = p.say(p.ctx, &end); bad == nil && p.lost {
+			bad = nodeLost
+		}
 	}
 	if why := p.halted(); bad != nil && why != nil {
 		bad = new(*why) // in place of what came of it
@@ -139,8 +146,10 @@ func (c *call) stream() {
 		end.State, end.Reason, end.Total, end.SHA256 = "cut", bad.reason, 0, ""
 		ctx, cancel := context.WithTimeout(p.ctx, streamBye)
 		defer cancel()
-		p.blocks, p.size, p.over = nil, 0, true
-		_ = p.say(ctx, &end) // nothing more can be done for them
+		p.blocks, p.size, p.over, p.closing = nil, 0, true, true
+		if p.say(ctx, &end) != nil && p.marks {
+			c.open.owe(p.id, &end)
+		}
 	}
 	answer.State = end.State
 	p.conns.settle(p.ctx)
@@ -207,7 +216,7 @@ func (c *call) openPipe() (*pipe, *refusal) {
 			topic, with.Connection = conn.Topics[0], place.Name
 			t.conn, t.node = place.Name, conn.Node
 		}
-		t.topic, t.meta = cluster.TopicOf(topic), with.Encode()
+		t.topic, t.meta, t.nth = cluster.TopicOf(topic), with.Encode(), there
 		p.targets = append(p.targets, t)
 		there++
 	}
@@ -306,6 +315,7 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 		return nil
 	}
 	if !p.over {
+		p.c.open.sure(p)
 		if why := p.halted(); why != nil {
 			return why
 		}
@@ -322,12 +332,15 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 		}
 		for j, block := range p.blocks {
 			at = append(at, i)
-			id := strconv.AppendInt([]byte(p.id+"-"), int64(p.number+j), 10)
-			if t.conn != "" { // one of several that follow this topic, maybe
+			id, once := strconv.AppendInt([]byte(p.id+"-"), int64(p.number+j), 10), streamOnce
+			switch {
+			case p.closing: // the log takes one, of us or of who takes us for dead
+				id, once = lastID(p.id, t.nth), openOnce
+			case t.conn != "": // one of several that follow this topic, maybe
 				id = strconv.AppendInt(append(id, '-'), int64(i), 10)
 			}
 			posts = append(posts, cluster.Outgoing{
-				Topic: t.topic, ID: id, Once: streamOnce, Meta: t.meta, Block: block, Limits: p.c.opt.limits(0),
+				Topic: t.topic, ID: id, Once: once, Meta: t.meta, Block: block, Limits: p.c.opt.limits(0),
 			})
 		}
 	}
@@ -374,6 +387,14 @@ func (p *pipe) publish(ctx context.Context, posts []cluster.Outgoing, at []int) 
 			t := &p.targets[at[i]].result
 			p.c.outcome(t, &got[i])
 			t.Duplicate = false
+			if p.closing && got[i].Dup && !p.over {
+				// Another's, or ours whose answer was lost.
+				f, err := p.c.cfg.at(ctx, posts[i].Topic.ID, got[i].Pos)
+				if err != nil {
+					return unavailable("the log took the end, or a cut; which of them it does not say now")
+				}
+				p.lost = p.lost || f != nil && bytes.Contains(f.Block, []byte(`"state":"cut"`))
+			}
 		}
 		if posts, at = posts[:left], at[:left]; left == 0 {
 			return nil

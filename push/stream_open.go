@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strconv"
+	"net/http"
 	"sync"
 	"time"
 
@@ -21,9 +21,14 @@ const (
 	// openKept how long it is kept.
 	openRenew = 20 * time.Minute
 	openKept  = time.Hour
-	// openOnce is how long the log knows that a cut was told.
+	// openOnce is how long the log knows that an end or a cut was told.
 	openOnce = 10 * time.Minute
 )
+
+// nodeLost is the cause of the end of a stream whose followers were told that
+// its node died. It did not: it stood still, or was cut off.
+var nodeLost = &refusal{status: http.StatusConflict, reason: "node_lost",
+	detail: "this node was taken for dead, and the followers were told that the stream was cut; send it again"}
 
 // openStreams notes with the registry which streams this node is publishing, so
 // that the others can tell their followers of the cut when it dies, and tells
@@ -36,10 +41,24 @@ type openStreams struct {
 	a    *API
 	wake chan struct{}
 
+	asking sync.Mutex // held while the note is read
+	asked  time.Time  // when it was last; under mu
+
 	mu    sync.Mutex
-	all   map[string]openStream
+	all   map[string]*openEntry
 	noted bool                 // the note says what all does
+	owing int                  // of all, how many owe a cut
+	owes  chan struct{}        // wakes who pays
 	gone  map[string]time.Time // nodes that may be dead, and when to see to that
+}
+
+// openEntry is a stream of this node. It is under mu.
+type openEntry struct {
+	openStream
+	halt  context.CancelCauseFunc
+	noted time.Time // when a note was first written that has it
+	owed  *Mark     // the cut that the log has not taken yet
+	until time.Time // it is offered
 }
 
 // openStream is a stream that has begun, as it is noted.
@@ -55,12 +74,13 @@ type openTarget struct {
 
 func (o *openStreams) init(a *API) {
 	o.a, o.wake, o.noted = a, make(chan struct{}, 1), true
-	o.all, o.gone = map[string]openStream{}, map[string]time.Time{}
+	o.owes = make(chan struct{}, 1)
+	o.all, o.gone = map[string]*openEntry{}, map[string]time.Time{}
 }
 
 // add notes that a stream begins; ended that its followers know of its end.
 func (o *openStreams) add(p *pipe) {
-	s := openStream{Kind: p.mark.Kind}
+	s := &openEntry{openStream: openStream{Kind: p.mark.Kind}, halt: p.halt}
 	for i := range p.targets {
 		if t := &p.targets[i]; t.Status != notConnected {
 			s.Targets = append(s.Targets, openTarget{t.topic.Name, t.meta})
@@ -74,7 +94,7 @@ func (o *openStreams) add(p *pipe) {
 
 func (o *openStreams) ended(id string) {
 	o.mu.Lock()
-	if _, ok := o.all[id]; ok {
+	if e := o.all[id]; e != nil && e.owed == nil {
 		delete(o.all, id)
 		o.noted = false
 	}
@@ -105,17 +125,25 @@ func (a *API) Gone(node string) {
 
 func openNote(node string) string { return "push:open:" + node }
 
-// run writes notes and sees to the dead until ctx is done. What is open then is
-// left noted: whoever is left tells of it.
+// run writes notes, sees to the dead and pays what is owed until ctx is done.
+// What is open or owed then is left noted: whoever is left tells of it.
 func (o *openStreams) run(ctx context.Context) error {
+	return errors.Join(run(ctx, o.watch, o.pay)...)
+}
+
+func (o *openStreams) watch(ctx context.Context) error {
 	failing := false
 	for renew := time.Now().Add(openRenew); ctx.Err() == nil; {
 		next := renew
+		o.sureOf(ctx, o.a.cfg.Gone/2) // before a note is written again that somebody took
 		err := o.write(ctx, time.Now().After(renew))
 		if time.Now().After(renew) {
 			renew = time.Now().Add(openRenew)
 		}
 		due := o.see(ctx)
+		if o.any() {
+			due = min(due, o.a.cfg.Gone/2)
+		}
 		if err != nil {
 			due = openRetry
 			if !failing && ctx.Err() == nil {
@@ -148,8 +176,15 @@ func (o *openStreams) write(ctx context.Context, renew bool) error {
 	}
 	note := mustJSON(o.all)
 	none := len(o.all) == 0
+	var fresh []*openEntry
+	for _, e := range o.all {
+		if e.noted.IsZero() {
+			fresh = append(fresh, e)
+		}
+	}
 	o.noted = true
 	o.mu.Unlock()
+	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, o.a.opt.Load().Wait)
 	defer cancel()
 	reg, name := o.a.cfg.Registry, openNote(o.a.cfg.Cluster.ID())
@@ -161,12 +196,16 @@ func (o *openStreams) write(ctx context.Context, renew bool) error {
 	} else {
 		err = reg.PutNote(ctx, name, note, openKept)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err != nil {
-		o.mu.Lock()
 		o.noted = false
-		o.mu.Unlock()
+		return err
 	}
-	return err
+	for _, e := range fresh {
+		e.noted = now
+	}
+	return nil
 }
 
 // see sees to the nodes whose time has come, and returns when the next one's
@@ -225,16 +264,7 @@ func (o *openStreams) cut(ctx context.Context, node string) error {
 	}
 	var posts []cluster.Outgoing
 	for id, s := range all {
-		block, err := eventBlock(StreamEvent, mustJSON(Mark{Stream: id, State: "cut", Kind: s.Kind, Reason: "node_lost"}))
-		if err != nil {
-			continue // not of ours
-		}
-		for i, t := range s.Targets {
-			posts = append(posts, cluster.Outgoing{
-				Topic: cluster.TopicOf(t.Topic), ID: []byte(id + "-cut-" + strconv.Itoa(i)), Once: openOnce,
-				Meta: t.Meta, Block: block, Limits: opt.limits(0),
-			})
-		}
+		posts = s.last(posts, &Mark{Stream: id, State: "cut", Kind: s.Kind, Reason: nodeLost.reason}, opt)
 	}
 	for _, got := range o.a.cfg.Cluster.Publish(ctx, posts) {
 		if got.Err != nil {
