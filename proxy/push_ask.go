@@ -140,11 +140,11 @@ func (st *streams) acknowledged(in *ack, who *auth.Identity) (topics []cluster.T
 	at, err := reconnect.ParseEdgeID([]byte(in.ID))
 	several := err != nil // such an id says nothing of its topics, until it is read with them
 	if _, err := reconnect.ParseCursor([]byte(in.ID)); several && err != nil {
-		return nil, badField("id", "is not the id of an event from here")
+		return nil, badRequest("bad_id", "id is not the id of an event from here")
 	}
 	for i, name := range append([]string{in.Topic}, in.Topics...) {
 		if _, wrong := push.ParsePlace(name); wrong != "" && (i > 0 || name != "") {
-			return nil, badField("topic", wrong)
+			return nil, badRequest("bad_topic", "topic "+wrong)
 		}
 	}
 	names := in.Topics
