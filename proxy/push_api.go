@@ -72,7 +72,15 @@ func (st *streams) acknowledge(x *exchange) {
 		return
 	}
 	if !x.readBody(maxAck) {
-		p.fail(x, 413, "body_too_large", "an acknowledgement is short")
+		switch err := x.upload.failed(); {
+		case errors.Is(err, errBodyCut):
+			p.fail(x, 400, "bad_body", "the body did not arrive whole")
+		case err != nil:
+			bad := why(err)
+			p.fail(x, bad.status, bad.reason, bad.detail)
+		default:
+			p.fail(x, 413, "body_too_large", "an acknowledgement is short")
+		}
 		return
 	}
 	var in ack

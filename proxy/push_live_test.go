@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -342,6 +343,25 @@ func TestAcknowledge(t *testing.T) {
 	post(204, "", `{"id":"`+m.lastID+`","connection":"`+m.resp.Header.Get(ConnectionHeader)+`"}`, "Authorization", alice)
 	if pos := passed(); pos.Seq != before.Seq+1 {
 		t.Errorf("passed %v after %v", pos, before)
+	}
+}
+
+// An acknowledgement that does not arrive whole is a broken one, not a long one.
+func TestAcknowledgeCut(t *testing.T) {
+	w := newPushWorld(t, nil)
+	for _, body := range []string{"Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{", "Transfer-Encoding: chunked\r\n\r\nno chunk\r\n"} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "POST /sse/ack HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"+body)
+		c.(*net.TCPConn).CloseWrite()
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		got, err := io.ReadAll(c)
+		c.Close()
+		if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") || !strings.Contains(string(got), `"bad_body"`) {
+			t.Errorf("%q: %q, %v", body, got, err)
+		}
 	}
 }
 
