@@ -110,11 +110,11 @@ func (t *topic) opened(at sse.Pos) {
 	switch {
 	case first:
 		t.open, t.began = true, at
-		t.skip(at)
+		t.jump(at)
 		close(t.ready)
 	case behind && t.tail.Epoch < at.Epoch:
 		// The log may have forgotten, and numbers anew.
-		t.skip(at)
+		t.jump(at)
 		t.ts.n.count.renumbered.Add(1)
 	case behind:
 		t.feed.Unlock()
@@ -126,10 +126,10 @@ func (t *topic) opened(at sse.Pos) {
 	t.flush()
 }
 
-// skip moves the tail on into a new epoch, without frames. Followers that are
+// jump moves the tail on into a new epoch, without frames. Followers that are
 // behind it read the log, which tells of a gap if there is one. The caller holds
 // feed.
-func (t *topic) skip(to sse.Pos) {
+func (t *topic) jump(to sse.Pos) {
 	t.tail = to
 	t.hub.Append([]sse.Frame{{Kind: sse.KindFence, Pos: to}})
 }

@@ -490,3 +490,23 @@ func TestFlushNeedsNoBigLock(t *testing.T) {
 	seqs, _ := numbers(c.text())
 	consecutive(t, seqs, 1, 4)
 }
+
+// A client that reads nothing leaves no more than that with the kernel, however
+// large its buffer may grow.
+func TestUnsent(t *testing.T) {
+	h := running(t, Config{})
+	l := newLeaver()
+	server, client := pair(t, false)
+	client.SetReadBuffer(8 << 10)
+	server.SetWriteBuffer(8 << 20)
+	s := h.Open(l.options(StreamOptions{RingBytes: 64 << 20, RingEvents: 1 << 20}))
+	f := s.Follow(h.Hold(server), FollowOptions{Chunked: true})
+	const size = 1000
+	for seq := uint64(1); seq <= 10_000; seq += 100 {
+		s.Append(events(seq, seq+99, size))
+		s.Flush()
+	}
+	if got := f.Pos().Seq; got == 0 || got > 2*unsent/size {
+		t.Errorf("the kernel took %d events of %d bytes, want %d bytes at most, and what the client has room for", got, size, unsent)
+	}
+}

@@ -39,20 +39,20 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 		}
 		errs[batch] = err
 	}
-	todo := make([]due, 0, len(batches))
+	left := make([]due, 0, len(batches))
 	for i := range batches {
 		b := &batches[i]
 		if err := b.Check(); err != nil {
 			fail(i, err)
 		} else if len(b.Frames) > 0 {
-			todo = append(todo, due{batch: i, key: l.key(b.Stream), limits: b.Limits, frames: b.Frames})
+			left = append(left, due{batch: i, key: l.key(b.Stream), limits: b.Limits, frames: b.Frames})
 		}
 	}
-	for len(todo) > 0 {
-		l.add(ctx, todo)
-		l.explain(ctx, todo)
-		again := todo[:0]
-		for _, d := range todo {
+	for len(left) > 0 {
+		l.add(ctx, left)
+		l.explain(ctx, left)
+		again := left[:0]
+		for _, d := range left {
 			switch {
 			case d.err == reconnect.ErrFenced:
 				fail(d.batch, d.err)
@@ -62,19 +62,19 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 				again = append(again, d)
 			}
 		}
-		todo = again
+		left = again
 	}
 	return errs
 }
 
 // add sends what is due, in one round trip. What was taken is due no more; for
 // the rest err says why.
-func (l *Log) add(ctx context.Context, todo []due) {
-	calls := make([]call, 0, 2*len(todo)+8)
+func (l *Log) add(ctx context.Context, left []due) {
+	calls := make([]call, 0, 2*len(left)+8)
 	var ttl any // most have the same
 	var ttlOf time.Duration
-	for i := range todo {
-		d := &todo[i]
+	for i := range left {
+		d := &left[i]
 		d.call = len(calls)
 		key := any(d.key) // once, for two commands
 		if n := fit(d.frames); n == len(d.frames) {
@@ -104,8 +104,8 @@ func (l *Log) add(ctx context.Context, todo []due) {
 		}
 	}
 	err := l.run(ctx, calls)
-	for i := range todo {
-		d := &todo[i]
+	for i := range left {
+		d := &left[i]
 		d.err = err
 		if err == nil {
 			d.err = calls[d.call].reply.Err()
@@ -129,11 +129,11 @@ func keepFrom(d *due) uint64 {
 
 // explain finds out whether what Redis refused is in the log already, in part
 // or whole, or cannot be because of a newer owner. What is in is due no more.
-func (l *Log) explain(ctx context.Context, todo []due) {
+func (l *Log) explain(ctx context.Context, left []due) {
 	var calls []call
 	var refused []*due
-	for i := range todo {
-		d := &todo[i]
+	for i := range left {
+		d := &left[i]
 		if _, is := errors.AsType[redis.Error](d.err); is {
 			refused = append(refused, d)
 			calls = append(calls, call{script: l.tail, keys: []string{d.key}})

@@ -45,21 +45,21 @@ func (onceCmd) NoRetry() bool { return true }
 // where they do not, after says so. WAIT is about the connection that it
 // is sent on, so on Redis Cluster each master has a pipeline of its own.
 func (l *Log) runReplicated(ctx context.Context, calls []call) error {
-	todo := make([]*call, len(calls))
+	left := make([]*call, len(calls))
 	for i := range calls {
-		todo[i] = &calls[i]
+		left[i] = &calls[i]
 	}
 	for tries := 3; ; tries-- {
-		groups, err := l.byMaster(ctx, todo)
+		groups, err := l.byMaster(ctx, left)
 		if err != nil {
 			return err
 		}
 		if err := l.runGroups(ctx, groups); err != nil {
 			return err
 		}
-		todo = slices.DeleteFunc(todo, func(c *call) bool { return !redis.HasErrorPrefix(c.reply.Err(), "MOVED") })
+		left = slices.DeleteFunc(left, func(c *call) bool { return !redis.HasErrorPrefix(c.reply.Err(), "MOVED") })
 		cluster, is := l.client.(*redis.ClusterClient)
-		if len(todo) == 0 || !is || tries == 0 {
+		if len(left) == 0 || !is || tries == 0 {
 			return nil
 		}
 		cluster.ReloadState(ctx) // who answered so has done nothing
