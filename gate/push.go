@@ -164,6 +164,7 @@ func (g *Gate) registerPush() {
 	api(`ssegate_push_targets_total{result="failed"}`, func(s push.Stats) uint64 { return s.Failed })
 	api("ssegate_push_streams_total", func(s push.Stats) uint64 { return s.Streams })
 	api("ssegate_push_streams_cut_total", func(s push.Stats) uint64 { return s.CutShort })
+	api("ssegate_push_cuts_lost_total", func(s push.Stats) uint64 { return s.CutsLost })
 	api("ssegate_push_stream_events_total", func(s push.Stats) uint64 { return s.Events })
 	api("ssegate_push_stream_bytes_total", func(s push.Stats) uint64 { return s.Bytes })
 	api(`ssegate_webhook_total{result="told"}`, func(s push.Stats) uint64 { return s.WebhookDone })

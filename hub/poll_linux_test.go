@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -509,4 +510,32 @@ func TestUnsent(t *testing.T) {
 	if got := f.Pos().Seq; got == 0 || got > 2*unsent/size {
 		t.Errorf("the kernel took %d events of %d bytes, want %d bytes at most, and what the client has room for", got, size, unsent)
 	}
+}
+
+// Without a free descriptor a connection cannot be taken over: its follower
+// leaves with that reason, and the client is not left waiting.
+func TestNoDescriptor(t *testing.T) {
+	h := running(t, Config{})
+	l := newLeaver()
+	server, client := pair(t, false)
+	s := h.Open(l.options(StreamOptions{}))
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	held := h.Hold(server)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	s.Follow(held, FollowOptions{Chunked: true})
+	if why := l.next(t); why != ReasonConn {
+		t.Error("left:", why)
+	}
+	if n, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client reads %d bytes, %v", n, err)
+	}
+	held.Close(CloseNow) // once more does no harm
 }

@@ -26,7 +26,8 @@ const (
 	ReasonClosed Reason = "closed"
 	// ReasonShutdown: Run has ended.
 	ReasonShutdown Reason = "shutdown"
-	// ReasonConn: the connection could not be taken over.
+	// ReasonConn: the connection could not be taken over, for want of a
+	// descriptor, say.
 	ReasonConn Reason = "conn"
 
 	// The rest say that the follower saw the end of its stream.

@@ -124,7 +124,11 @@ func (s *socket) arrived() bool {
 		return true
 	}
 	defer s.done()
-	queued, err := unix.IoctlGetInt(int(s.fd), unix.SIOCOUTQ)
+	return acknowledged(int(s.fd))
+}
+
+func acknowledged(fd int) bool {
+	queued, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	return err != nil || queued == 0
 }
 
@@ -151,11 +155,9 @@ func arrived(c net.Conn) bool {
 	if err != nil {
 		return true
 	}
-	queued := 0
-	err = raw.Control(func(fd uintptr) {
-		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
-			queued = n
-		}
-	})
-	return err != nil || queued == 0
+	done := true
+	if raw.Control(func(fd uintptr) { done = acknowledged(int(fd)) }) != nil {
+		return true
+	}
+	return done
 }

@@ -17,6 +17,7 @@ type Stats struct {
 	Streams   uint64 // that ended, in whatever way
 	CutShort  uint64 // of them, those that did not end well
 	Bytes     uint64 // of streams
+	CutsLost  uint64 // streams that broke off, and whose followers were never told
 
 	WebhookDone    uint64            // messages that the webhook was told of
 	WebhookGot     uint64            // that somebody got in time
@@ -28,7 +29,7 @@ type Stats struct {
 
 type counters struct {
 	messages, delivered, stored, repeated, failed                atomic.Uint64
-	events, streams, cutShort, bytes                             atomic.Uint64
+	events, streams, cutShort, cutsLost, bytes                   atomic.Uint64
 	webhookDone, webhookGot, webhookRetried, webhookFailed, lost atomic.Uint64
 
 	mu      sync.Mutex
@@ -52,7 +53,7 @@ func (a *API) Stats() Stats {
 	c.mu.Unlock()
 	return Stats{
 		Messages: c.messages.Load(), Delivered: c.delivered.Load(), Stored: c.stored.Load(), Repeated: c.repeated.Load(),
-		Failed: c.failed.Load(), Events: c.events.Load(), Streams: c.streams.Load(), CutShort: c.cutShort.Load(), Bytes: c.bytes.Load(),
+		Failed: c.failed.Load(), Events: c.events.Load(), Streams: c.streams.Load(), CutShort: c.cutShort.Load(), CutsLost: c.cutsLost.Load(), Bytes: c.bytes.Load(),
 		WebhookDone: c.webhookDone.Load(), WebhookGot: c.webhookGot.Load(), WebhookRetried: c.webhookRetried.Load(),
 		WebhookFailed: c.webhookFailed.Load(), ReceiptsLost: c.lost.Load(), Refused: refused,
 	}

@@ -49,12 +49,13 @@ func (s *openStream) last(posts []cluster.Outgoing, m *Mark, opt *settings) []cl
 }
 
 // owe has pay offer a cut to the log that did not take it. Of too many the
-// newest is forgotten.
+// newest is given up.
 func (o *openStreams) owe(id string, m *Mark) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e := o.all[id]
 	if e == nil || o.owing == openOwed {
+		o.a.stats.cutsLost.Add(1)
 		return
 	}
 	e.owed, e.until = m, time.Now().Add(oweFor)
@@ -100,6 +101,7 @@ func (o *openStreams) offer(ctx context.Context) (some bool) {
 		switch {
 		case e.owed == nil, len(posts) >= owePosts:
 		case now.After(e.until):
+			o.a.stats.cutsLost.Add(1)
 			o.paid(id)
 		default:
 			posts = e.last(posts, e.owed, opt)

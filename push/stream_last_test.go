@@ -89,6 +89,9 @@ func TestOwedCutOfDeadNode(t *testing.T) {
 		if owing, open := n[1].api.open.count(); owing != 0 || open != 0 {
 			t.Errorf("offered for longer than an hour: %d of %d", owing, open)
 		}
+		if lost := n[1].api.Stats().CutsLost; lost != 1 {
+			t.Errorf("%d cuts are counted as lost", lost)
+		}
 	}, "a", "b")
 }
 
