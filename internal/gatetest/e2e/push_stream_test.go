@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	. "ssegate/internal/gatetest"
 	"ssegate/internal/gatetest/service"
 	"ssegate/push/client"
@@ -157,22 +159,47 @@ func TestPushStreams(t *testing.T) {
 		// The others tell of the cut; where there are none, the next one does.
 		s := EventSource(t, b.URL+"/sse/user/killed", "")
 		up := pipeTo(t, a, "/api/v1/streams/user/killed")
-		markIs(t, s.Take(1)[0], "begin")
+		begin := s.Take(1)[0]
+		markIs(t, begin, "begin")
 		io.WriteString(up, "data: 1\n\n")
 		want(t, s.Take(1), []string{"1"})
-		time.Sleep(time.Second) // until it is noted
+		w.noted(t, begin)
 		a.Kill()
 		ev := s.Take(1)[0]
 		if markIs(t, ev, "cut"); !strings.Contains(ev.Data, "node_lost") {
 			t.Errorf("told %s", ev.Data)
 		}
 		pipeTo(t, b, "/api/v1/streams/user/killed")
-		markIs(t, s.Take(1)[0], "begin")
-		time.Sleep(time.Second)
+		begin = s.Take(1)[0]
+		markIs(t, begin, "begin")
+		w.noted(t, begin)
 		b.Kill()
 		c := Start(t, bin, "c", w.together(pushes))
 		s = EventSource(t, c.URL+"/sse/user/killed", s.LastID)
 		markIs(t, s.Take(1)[0], "cut")
+	})
+}
+
+// noted waits until Redis has a note of the stream that has begun.
+func (w *world) noted(t *testing.T, begin Event) {
+	t.Helper()
+	var m struct{ Stream string }
+	if err := json.Unmarshal([]byte(begin.Data), &m); err != nil {
+		t.Fatal(err)
+	}
+	o, err := redis.ParseURL(w.redis.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := redis.NewClient(o)
+	defer r.Close()
+	Eventually(t, "the stream is noted", func() bool {
+		for _, key := range w.allKeys(t) {
+			if strings.Contains(key, "push:open:") && strings.Contains(r.Get(t.Context(), key).Val(), m.Stream) {
+				return true
+			}
+		}
+		return false
 	})
 }
 
