@@ -165,3 +165,30 @@ func inUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse)
 }
+
+// newClient is the budget of what a new subscriber makes the process allocate,
+// in bytes: less than the buffer into which its request was read, of 64 KiB,
+// which must be used again.
+const newClient = 48 << 10
+
+// TestNewClients: the buffers of a request are used again when its connection
+// has been taken over. The race detector makes pools throw away a quarter.
+func TestNewClients(t *testing.T) {
+	const n = 300
+	w := newThinWorld(t)
+	hold := func() { w.until(w.ask("/sse/stream/news"), w.buf, headEnd, 1) }
+	for range 50 {
+		hold()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		hold()
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / n
+	t.Logf("%d bytes a client, the budget is %d", each, newClient)
+	if each > newClient {
+		t.Errorf("%d bytes a client, the budget is %d", each, newClient)
+	}
+}
