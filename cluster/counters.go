@@ -54,9 +54,7 @@ type Stats struct {
 // Stats reads the counters.
 func (n *Node) Stats() Stats {
 	c := &n.count
-	n.out.mu.Lock()
-	waiting := len(n.out.list)
-	n.out.mu.Unlock()
+	waiting := n.out.waiting()
 	topics, subscriptions := n.topics.size()
 	return Stats{
 		Topics: topics, Subscriptions: subscriptions,

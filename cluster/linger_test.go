@@ -55,3 +55,36 @@ func TestLinger(t *testing.T) {
 		has("the end", 5+outboxHurry)
 	})
 }
+
+// TestTurns: those that linger do not go to the log all at once, which would
+// keep what is read meanwhile from the clients, but each when its time is over.
+func TestTurns(t *testing.T) {
+	const linger = 500 * time.Millisecond
+	inWorld(t, func(w *world) {
+		n := w.join(func(c *Config) { c.Linger = linger }, "a")
+		var ids []sse.StreamID
+		logged := func() (n int) {
+			synctest.Wait()
+			for _, id := range ids {
+				if tails, err := w.log.Tails(t.Context(), []sse.StreamID{id}); err != nil {
+					t.Fatal(err)
+				} else if tails[0].Pos.Seq > 0 {
+					n++
+				}
+			}
+			return n
+		}
+		for range 5 {
+			s := n[0].begin(nil)
+			s.send(1)
+			ids = append(ids, s.ID)
+			wait(linger / 5)
+		}
+		for want := 1; want <= 5; want++ {
+			if got := logged(); got != want {
+				t.Errorf("%d streams are in the log, want %d", got, want)
+			}
+			wait(linger / 5)
+		}
+	})
+}

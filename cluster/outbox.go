@@ -12,11 +12,13 @@ import (
 )
 
 const (
-	outboxFrames = 1024      // of one stream in one batch
-	outboxHurry  = 256       // frames that do not wait for others, see Config.Linger
-	outboxBytes  = 256 << 10 // of one stream in one batch
-	outboxPart   = 4 << 20   // of all batches that are written at once, and one more
-	outboxMost   = 1024      // frames of the same: what the processor still has at hand when the log takes them
+	outboxFrames = 1024                 // of one stream in one batch
+	outboxHurry  = 256                  // frames that do not wait for others, see Config.Linger
+	outboxBytes  = 256 << 10            // of one stream in one batch
+	outboxPart   = 4 << 20              // of all batches that are written at once, and one more
+	outboxMost   = 1024                 // frames of the same: what the processor still has at hand when the log takes them
+	outboxTurn   = 5 * time.Millisecond // see Config.Linger: streams in turn, so that a round is short
+	outboxTurns  = 16
 	outboxWait   = 2 * time.Second
 	outboxPause  = time.Second // at most, between two tries: whoever hops waits for the log
 )
@@ -28,7 +30,8 @@ const (
 type outbox struct {
 	n     *Node
 	mu    sync.Mutex
-	list  []*Stream
+	lists [][]*Stream // where many may linger they take their turn, not all at once
+	at    int         // of the list that streams are added to; the one behind it is the oldest
 	wake  chan struct{}
 	hurry chan struct{} // ends the wait for others
 	busy  sync.Mutex    // held while a round is under way; over what follows
@@ -42,13 +45,14 @@ func (o *outbox) init(n *Node) {
 	o.n = n
 	o.wake = make(chan struct{}, 1)
 	o.hurry = make(chan struct{}, 1)
+	o.lists = make([][]*Stream, max(1, min(n.cfg.Linger/outboxTurn, outboxTurns)))
 }
 
 // add puts a stream on the list, without waiting.
 func (o *outbox) add(s *Stream) {
 	if !s.queued.Swap(true) {
 		o.mu.Lock()
-		o.list = append(o.list, s)
+		o.lists[o.at] = append(o.lists[o.at], s)
 		o.mu.Unlock()
 		poke(o.wake)
 	}
@@ -70,42 +74,66 @@ func poke(c chan struct{}) {
 	}
 }
 
-func (o *outbox) take(into []*Stream) []*Stream {
+// take returns the streams of the oldest list, or of all, and whether there are
+// more.
+func (o *outbox) take(into []*Stream, all bool) (list []*Stream, more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	into = append(into[:0], o.list...)
-	clear(o.list)
-	o.list = o.list[:0]
+	into = into[:0]
+	o.at = (o.at + 1) % len(o.lists)
+	for i := range o.lists {
+		if l := o.lists[i]; all || i == o.at {
+			into = append(into, l...)
+			clear(l)
+			o.lists[i] = l[:0]
+		} else {
+			more = more || len(l) > 0
+		}
+	}
 	for _, s := range into {
 		s.queued.Store(false) // before its ring is read: what comes now queues it again
 	}
-	return into
+	return into, more
+}
+
+// waiting is how many streams have news.
+func (o *outbox) waiting() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.lists {
+		n += len(l)
+	}
+	return n
 }
 
 func (o *outbox) run(ctx context.Context) {
 	var list []*Stream
-	wait := reconnect.Backoff{Max: outboxPause}
-	var linger *time.Timer
+	var turn *time.Timer
 	if o.n.cfg.Linger > 0 {
-		linger = time.NewTimer(o.n.cfg.Linger)
-		defer linger.Stop()
+		turn = time.NewTimer(o.n.cfg.Linger)
+		defer turn.Stop()
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-o.wake:
+	wait := reconnect.Backoff{Max: outboxPause}
+	for more := false; ; {
+		if !more {
+			select {
+			case <-ctx.Done():
+				return
+			case <-o.wake:
+			}
 		}
-		if linger != nil {
-			linger.Reset(o.n.cfg.Linger)
+		all := turn == nil
+		if turn != nil {
+			turn.Reset(o.n.cfg.Linger / time.Duration(len(o.lists)))
 			select {
 			case <-ctx.Done():
 				return
 			case <-o.hurry:
-			case <-linger.C:
+				all = true
+			case <-turn.C:
 			}
 		}
-		list = o.take(list)
+		list, more = o.take(list, all)
 		if err := o.round(ctx, list); err != nil {
 			o.n.cfg.Report(Report{What: "log not written; frames wait in memory", Err: err})
 			sleep(ctx, wait.Next(time.Now()))
@@ -122,7 +150,7 @@ func (o *outbox) run(ctx context.Context) {
 // drain writes what is due once more, within ctx, at the end of Run.
 func (o *outbox) drain(ctx context.Context) {
 	for ctx.Err() == nil {
-		list := o.take(nil)
+		list, _ := o.take(nil, true)
 		// Also without news: a round that had begun is waited for.
 		if o.round(ctx, list) != nil || len(list) == 0 {
 			return

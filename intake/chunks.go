@@ -7,6 +7,7 @@ type chunks struct {
 	state chunkState
 	left  int64 // of the chunk's data
 	line  int   // bytes of the line so far
+	begun int   // chunks with data
 }
 
 type chunkState uint8
@@ -92,6 +93,7 @@ func (c *chunks) data() {
 		c.state = inTrail
 	} else {
 		c.state = inData
+		c.begun++
 	}
 	c.line = 0
 }

@@ -15,21 +15,23 @@ import (
 // brings much never does.
 func TestPace(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		every time.Duration
-		bytes int
-		after int // reads; 0: never
+		name   string
+		every  time.Duration
+		bytes  int
+		pieces int
+		after  int // reads; 0: never
 	}{
-		{"an event in 20 ms", 20 * time.Millisecond, 100, 0},
-		{"an event in 6 ms", 6 * time.Millisecond, 100, 0},
-		{"an event in 1 ms", time.Millisecond, 100, 21},
-		{"much at once", time.Millisecond, little + 1, 0},
+		{"an event in 20 ms", 20 * time.Millisecond, 100, 1, 0},
+		{"an event in 6 ms", 6 * time.Millisecond, 100, 1, 0},
+		{"an event in 1 ms", time.Millisecond, 100, 1, 21},
+		{"ten events in 14 ms", 14 * time.Millisecond, 1000, 10, 22},
+		{"much at once", time.Millisecond, little + 1, 10, 0},
 	} {
 		p := pace{gap: seldom}
 		at, rests := time.Duration(0), 0
 		for n := 1; n <= 1000 && rests == 0; n++ {
 			at += c.every
-			if p.read(c.bytes, at) {
+			if p.read(c.bytes, c.pieces, at); p.hasty() {
 				rests = n
 			}
 		}
@@ -43,10 +45,22 @@ func TestPace(t *testing.T) {
 		at += 3 * time.Second
 		for range 8 {
 			at += time.Millisecond / 10
-			if p.read(300, at) {
+			if p.read(300, 4, at); p.hasty() {
 				t.Fatal("a burst is made to wait")
 			}
 		}
+	}
+	for range 100 {
+		at += time.Millisecond
+		p.read(100, 1, at)
+	}
+	slow := 0
+	for ; p.hasty(); slow++ { // an event in 20 ms again
+		at += 20 * time.Millisecond
+		p.read(100, 1, at)
+	}
+	if slow > 4 {
+		t.Errorf("it goes on resting for %d reads", slow)
 	}
 }
 

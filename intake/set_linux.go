@@ -19,29 +19,61 @@ import (
 const readSize = 64 << 10
 
 // A Set reads connections. Its methods may be called concurrently.
+//
+// It is an epoll set. One goroutine waits for it and reads; others help as long
+// as more is ready than that one takes in at once. The set's own descriptor is
+// watched by the Go runtime's poller, so that waiting costs no thread. An event
+// names a slot and the slot's generation, never a descriptor.
 type Set struct {
-	loops []*loop
-	next  atomic.Uint32
-	once  sync.Once
-	quit  chan struct{}
-	wg    sync.WaitGroup
+	file  *os.File
+	raw   syscall.RawConn
+	begun time.Time
+
+	helpers int
+	busy    chan struct{} // a helper waits here to be needed
+	once    sync.Once
+	quit    chan struct{}
+	wg      sync.WaitGroup
+
+	mu     sync.Mutex
+	slots  []place
+	free   int32
+	closed bool
+
+	rest rest
 }
 
-// New returns a set that reads with so many goroutines; 0: as many as the
-// process may run at a time, but no more than four. They start with the first
-// connection.
+type place struct {
+	conn *Conn
+	gen  int32
+	free int32
+}
+
+// New returns a set that reads with at most so many goroutines; 0: as many as
+// the process may run at a time, but no more than four. They start with the
+// first connection.
 func New(readers int) (*Set, error) {
 	if readers <= 0 {
 		readers = min(runtime.GOMAXPROCS(0), 4)
 	}
-	s := &Set{quit: make(chan struct{})}
-	for range readers {
-		l, err := newLoop()
-		if err != nil {
-			s.Close()
-			return nil, err
-		}
-		s.loops = append(s.loops, l)
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	s := &Set{
+		file: os.NewFile(uintptr(fd), "epoll"), begun: time.Now(), free: -1,
+		helpers: readers - 1, busy: make(chan struct{}), quit: make(chan struct{}),
+	}
+	if s.raw, err = s.file.SyscallConn(); err == nil {
+		err = s.file.SetReadDeadline(time.Time{}) // refused if the runtime cannot wait for it
+	}
+	if err != nil {
+		s.file.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -50,21 +82,25 @@ func New(readers int) (*Set, error) {
 // waits for the goroutines.
 func (s *Set) Close() {
 	s.once.Do(func() {}) // nothing begins any more
-	for _, l := range s.loops {
-		l.close()
-	}
-	select {
-	case <-s.quit:
-	default:
+	s.mu.Lock()
+	was := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !was {
 		close(s.quit)
 	}
+	for _, c := range s.all(func(*Conn) bool { return true }) {
+		c.Close(net.ErrClosed)
+	}
+	s.file.Close()
 	s.wg.Wait()
 }
 
 // begin starts the goroutines.
 func (s *Set) begin() {
-	for _, l := range s.loops {
-		s.wg.Go(l.run)
+	s.wg.Go(s.watch)
+	for range s.helpers {
+		s.wg.Go(s.help)
 	}
 	s.wg.Go(s.sweep)
 }
@@ -81,12 +117,11 @@ func (s *Set) Add(c net.Conn, o Options, sink Sink) (conn *Conn, ok bool, err er
 	if err != nil {
 		return nil, true, err
 	}
-	l := s.loops[s.next.Add(1)%uint32(len(s.loops))]
 	s.once.Do(s.begin)
-	conn = &Conn{l: l, fd: fd, sink: sink, body: body{framing: o.Framing}, idle: ticks(o.Idle), pace: pace{gap: seldom}}
+	conn = &Conn{s: s, fd: fd, sink: sink, body: body{framing: o.Framing}, idle: ticks(o.Idle), pace: pace{gap: seldom}}
 	conn.mu.Lock()
 	defer conn.unlock()
-	if err := l.register(conn); err != nil {
+	if err := s.register(conn); err != nil {
 		unix.Close(fd)
 		return nil, true, err
 	}
@@ -119,9 +154,9 @@ func release(c *net.TCPConn) (fd int, err error) {
 
 // A Conn is a connection that is being read.
 type Conn struct {
-	l    *loop
+	s    *Set
 	sink Sink
-	at   int32 // in the loop's slots
+	at   int32 // in the set's slots
 	gen  int32
 	idle uint32        // ticks; 0: no limit
 	last atomic.Uint32 // tick of the last byte
@@ -132,6 +167,7 @@ type Conn struct {
 	mu     sync.Mutex
 	fd     int // -1: closed
 	paused bool
+	hup    bool // the service will send no more than what is there
 	body   body
 }
 
@@ -170,11 +206,15 @@ func (c *Conn) Close(err error) {
 	c.end(err)
 }
 
-// listen has the loop told of what comes. c.mu is held.
-func (c *Conn) listen() error { return c.l.control(unix.EPOLL_CTL_ADD, c, wakes) }
+// listen has the set told of what comes, and of what is there. c.mu is held.
+func (c *Conn) listen() error { return c.s.control(unix.EPOLL_CTL_ADD, c, wakes) }
 
-// wakes are the events that a connection is read on.
-const wakes = unix.EPOLLIN | unix.EPOLLRDHUP
+// wakes are the events that a connection is read on: once each, for epoll would
+// else look at every connection a second time to find nothing.
+const wakes = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+
+// leaves are the events that nothing new comes behind.
+const leaves = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 
 // end closes the connection, once. c.mu is held.
 func (c *Conn) end(err error) {
@@ -183,58 +223,91 @@ func (c *Conn) end(err error) {
 	}
 	unix.Close(c.fd) // which takes it out of the epoll set
 	c.fd = -1
-	c.l.forget(c)
+	c.s.forget(c)
 	c.sink.End(err)
 }
 
-func (c *Conn) touch() { c.last.Store(c.l.now()) }
+func (c *Conn) touch() { c.last.Store(c.s.now()) }
 
-// ready reads once, into buf, at a time since the loop's beginning. More that is
-// there makes the loop come again: when epoll says so, or, if list is true, after
-// a pause. due says that such a pause is over.
-func (c *Conn) ready(buf []byte, at time.Duration, due bool) (list bool) {
+// ready reads once, into buf, at a time since the set's beginning, because of
+// such events; due says that a rest is over.
+func (c *Conn) ready(buf []byte, at time.Duration, events uint32, due bool) next {
 	c.mu.Lock()
 	defer c.unlock()
 	if due {
 		c.pace.listed = false
 	}
 	if c.fd < 0 || c.paused {
-		return false
+		return told
 	}
+	c.hup = c.hup || events&leaves != 0
+	more := false
+	if due || c.hup || !c.pace.hasty() {
+		more = c.read(buf, at)
+	} else {
+		c.mute(true)
+	}
+	switch {
+	case c.fd < 0:
+		return told
+	case c.pace.list():
+		return rests
+	case more && !c.pace.resting:
+		return again
+	}
+	return told
+}
+
+// read reads once, and reports whether more may be there. c.mu is held.
+func (c *Conn) read(buf []byte, at time.Duration) (more bool) {
 	// Raw, for it never blocks: the scheduler need not look after it.
 	got, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	n := int(got)
 	switch {
 	case err == unix.EINTR:
+		return true
 	case err == unix.EAGAIN:
-		c.rest(false)
+		c.mute(c.pace.patient())
 	case err != 0:
 		c.end(&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", err)})
 	case n == 0:
 		c.end(c.body.eof())
 	default:
 		c.last.Store(uint32(at / tick))
+		begun := c.body.chunks.begun
+		more := c.take(buf[:n])
+		c.pace.read(n, max(1, c.body.chunks.begun-begun), at)
 		switch {
-		case c.take(buf[:n]):
-			c.rest(c.pace.read(n, at))
+		case more:
+			c.mute(c.pace.hasty() && !c.hup)
+			return n == len(buf) || c.hup // or all was read, and what comes will be told
 		case c.fd >= 0:
 			c.pace.resting = false
-			c.l.control(unix.EPOLL_CTL_DEL, c, 0)
+			c.s.control(unix.EPOLL_CTL_DEL, c, 0)
 		}
 	}
-	return c.fd >= 0 && c.pace.list()
+	return false
 }
 
-// rest has epoll tell nothing of what comes, or again. c.mu is held.
-func (c *Conn) rest(wanted bool) {
+// next is when a connection is to be read again.
+type next uint8
+
+const (
+	told  next = iota // when epoll says so, or somebody else
+	again             // at once, when others have had their turn
+	rests             // after a pause
+)
+
+// mute has epoll tell nothing of what comes, or again. c.mu is held.
+func (c *Conn) mute(wanted bool) {
 	if wanted == c.pace.resting {
 		return
 	}
 	events := uint32(wakes)
 	if wanted {
-		events = 0
+		events = unix.EPOLLET
 	}
-	if err := c.l.control(unix.EPOLL_CTL_MOD, c, events); err != nil {
+	if err := c.s.control(unix.EPOLL_CTL_MOD, c, events); err != nil {
 		c.end(err)
 	}
 	c.pace.resting = wanted
@@ -263,157 +336,52 @@ func (c *Conn) take(p []byte) (more bool) {
 	return false
 }
 
-// A loop is an epoll set and the goroutine that waits for it. The set's own
-// descriptor is watched by the Go runtime's poller, so that waiting costs no
-// thread. An event names a slot and the slot's generation, never a descriptor.
-type loop struct {
-	file  *os.File
-	raw   syscall.RawConn
-	begun time.Time
-
-	mu     sync.Mutex
-	slots  []place
-	free   int32
-	closed bool
-}
-
-type place struct {
-	conn *Conn
-	gen  int32
-	free int32
-}
-
-func newLoop() (*loop, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &loop{file: os.NewFile(uintptr(fd), "epoll"), begun: time.Now(), free: -1}
-	if l.raw, err = l.file.SyscallConn(); err == nil {
-		err = l.file.SetReadDeadline(time.Time{}) // refused if the runtime cannot wait for it
-	}
-	if err != nil {
-		l.file.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
 // tick is how exactly silence is measured.
 const tick = 100 * time.Millisecond
 
-func (l *loop) now() uint32 { return uint32(time.Since(l.begun) / tick) }
+func (s *Set) now() uint32 { return uint32(time.Since(s.begun) / tick) }
 
 func ticks(d time.Duration) uint32 { return uint32((d + tick - 1) / tick) }
 
 // register gives c a slot.
-func (l *loop) register(c *Conn) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+func (s *Set) register(c *Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return net.ErrClosed
 	}
-	if c.at = l.free; c.at >= 0 {
-		l.free = l.slots[c.at].free
+	if c.at = s.free; c.at >= 0 {
+		s.free = s.slots[c.at].free
 	} else {
-		c.at = int32(len(l.slots))
-		l.slots = append(l.slots, place{})
+		c.at = int32(len(s.slots))
+		s.slots = append(s.slots, place{})
 	}
-	p := &l.slots[c.at]
+	p := &s.slots[c.at]
 	p.conn, c.gen = c, p.gen
 	return nil
 }
 
 // forget gives c's slot back; what still comes for it is for nobody.
-func (l *loop) forget(c *Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := &l.slots[c.at]
+func (s *Set) forget(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.slots[c.at]
 	p.conn = nil
 	p.gen++
-	p.free, l.free = l.free, c.at
+	p.free, s.free = s.free, c.at
 }
 
-func (l *loop) control(op int, c *Conn, events uint32) (err error) {
-	cerr := l.raw.Control(func(set uintptr) {
+func (s *Set) control(op int, c *Conn, events uint32) (err error) {
+	cerr := s.raw.Control(func(set uintptr) {
 		err = unix.EpollCtl(int(set), op, c.fd, &unix.EpollEvent{Events: events, Fd: c.at, Pad: c.gen})
 	})
 	return errors.Join(cerr, os.NewSyscallError("epoll_ctl", err))
 }
 
-// run reads what is ready until the set is closed.
-func (l *loop) run() {
-	wait := l.waiter(make([]unix.EpollEvent, 128))
-	buf := make([]byte, readSize)
-	var resting, due []*Conn
-	var until time.Duration // of their rest; 0: nobody rests
-	for {
-		ready, err := wait()
-		if err != nil {
-			return
-		}
-		at := time.Since(l.begun)
-		had := len(resting)
-		for _, ev := range ready {
-			if c := l.find(ev.Fd, ev.Pad); c != nil && c.ready(buf, at, false) {
-				resting = append(resting, c)
-			}
-		}
-		if had > 0 {
-			if at < until {
-				continue
-			}
-			due, resting = append(due[:0], resting[:had]...), append(resting[:0], resting[had:]...)
-			for _, c := range due {
-				if c.ready(buf, at, true) {
-					resting = append(resting, c)
-				}
-			}
-			clear(due)
-		}
-		switch {
-		case len(resting) > 0:
-			until = at + pause
-			l.file.SetReadDeadline(l.begun.Add(until))
-		case until > 0:
-			until = 0
-			l.file.SetReadDeadline(time.Time{})
-		}
-	}
-}
-
-// waiter returns a function that waits for events, or until the read deadline.
-// It is made once: what the runtime is given to call escapes.
-func (l *loop) waiter(events []unix.EpollEvent) func() ([]unix.EpollEvent, error) {
-	var n int
-	var failed syscall.Errno
-	look := func(fd uintptr) bool {
-		got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-		n, failed = int(got), errno
-		return n != 0 // also -1; at 0 the runtime waits for more
-	}
-	return func() ([]unix.EpollEvent, error) {
-		err := l.raw.Read(look)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded), err == nil && failed == unix.EINTR:
-			return nil, nil
-		case err != nil:
-			return nil, err
-		case failed != 0:
-			return nil, failed
-		}
-		return events[:n], nil
-	}
-}
-
-func (l *loop) find(at, gen int32) *Conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if p := &l.slots[at]; p.gen == gen {
+func (s *Set) find(at, gen int32) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := &s.slots[at]; p.gen == gen {
 		return p.conn
 	}
 	return nil
@@ -429,37 +397,25 @@ func (s *Set) sweep() {
 			return
 		case <-clock.C:
 		}
-		for _, l := range s.loops {
-			now := l.now()
-			for _, c := range l.all(func(c *Conn) bool { return c.idle > 0 && now-c.last.Load() > c.idle }) {
-				c.mu.Lock()
-				if !c.paused {
-					c.end(ErrSilent)
-				}
-				c.unlock()
+		now := s.now()
+		for _, c := range s.all(func(c *Conn) bool { return c.idle > 0 && now-c.last.Load() > c.idle }) {
+			c.mu.Lock()
+			if !c.paused {
+				c.end(ErrSilent)
 			}
+			c.unlock()
 		}
 	}
 }
 
 // all lists the connections of the moment that satisfy ok.
-func (l *loop) all(ok func(*Conn) bool) (out []*Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range l.slots {
-		if c := l.slots[i].conn; c != nil && ok(c) {
+func (s *Set) all(ok func(*Conn) bool) (out []*Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.slots {
+		if c := s.slots[i].conn; c != nil && ok(c) {
 			out = append(out, c)
 		}
 	}
 	return out
-}
-
-func (l *loop) close() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	for _, c := range l.all(func(*Conn) bool { return true }) {
-		c.Close(net.ErrClosed)
-	}
-	l.file.Close()
 }

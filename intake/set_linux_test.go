@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -113,7 +114,7 @@ func pair(t *testing.T) (service, ours *net.TCPConn) {
 	return a.(*net.TCPConn), c.(*net.TCPConn)
 }
 
-func add(t *testing.T, s *Set, c net.Conn, o Options, r *recorder) *Conn {
+func add(t *testing.T, s *Set, c net.Conn, o Options, r Sink) *Conn {
 	t.Helper()
 	conn, ok, err := s.Add(c, o, r)
 	if err != nil || !ok {
@@ -296,6 +297,52 @@ func TestOthersAreRefused(t *testing.T) {
 		t.Error("the connection was touched:", err)
 	}
 }
+
+// TestHelp: who waits behind a whole batch does not wait for it.
+func TestHelp(t *testing.T) {
+	const conns = 3 * batch
+	s := set(t)
+	var met atomic.Int32
+	var services []net.Conn
+	held, written, others := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	wait := func(c chan struct{}) {
+		select {
+		case <-c:
+		case <-time.After(20 * time.Second):
+			t.Error("nobody helps")
+		}
+	}
+	first, ours := pair(t)
+	add(t, s, ours, Options{}, taker(func() {
+		close(held)
+		wait(written)
+	}))
+	for range conns {
+		service, ours := pair(t)
+		services = append(services, service)
+		add(t, s, ours, Options{}, taker(func() {
+			switch met.Add(1) {
+			case 1:
+				wait(others)
+			case batch + 2: // at least one of them behind the first one's batch
+				close(others)
+			}
+		}))
+	}
+	io.WriteString(first, "x")
+	wait(held)
+	for _, service := range services {
+		io.WriteString(service, "x")
+	}
+	close(written)
+	wait(others)
+}
+
+// A taker is a sink that is called for each piece.
+type taker func()
+
+func (f taker) Take([]byte) (bool, error) { f(); return true, nil }
+func (taker) End(error)                   {}
 
 // TestMany: a thousand bodies, each in pieces, each whole at its sink.
 func TestMany(t *testing.T) {
