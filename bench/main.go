@@ -3,7 +3,7 @@
 // Bench measures what event streams cost: ssegate beside nginx, nchan and
 // HAProxy, all with the same load in the same run, on this machine.
 //
-//	go run ./bench                            everything, which takes an hour and a half
+//	go run ./bench                            everything, which takes an hour
 //	go run ./bench -only paced,full -runs 1 -scale 0.1
 //	go run ./bench -list
 //	make bench                                everything, and writes docs/benchmarks.md
@@ -42,6 +42,10 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == floorVerb {
+		fmt.Fprintln(os.Stderr, "bench floor:", runFloor(os.Args[2], os.Args[3]))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
@@ -71,7 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.only, "only", "", "workloads or families of them, by name, separated by commas; none: all")
 	flags.StringVar(&o.programs, "programs", "", "programs, by name, separated by commas; none: all")
-	flags.IntVar(&o.runs, "runs", 5, "how often each is measured")
+	flags.IntVar(&o.runs, "runs", 5, "how often each is measured; what is drawn as a line about half as often")
 	flags.Float64Var(&o.scale, "scale", 1, "so many times the clients, events and time")
 	flags.StringVar(&o.docs, "docs", "", "folder to write benchmarks.md and the charts into")
 	flags.StringVar(&o.json, "json", "", "file to write all that was measured into")
@@ -193,7 +197,7 @@ func measureAll(ctx context.Context, o options, works []workload, progs []progra
 	r := &results{When: time.Now(), Runs: o.runs, Scale: o.scale, Machine: machine(), Versions: s.versions(ctx, progs)}
 	for _, w := range works {
 		w = w.scaled(o.scale)
-		for n := range o.runs {
+		for n := range w.runs(o.runs) {
 			for _, p := range progs {
 				if !slices.Contains(w.takers, p.name) {
 					continue

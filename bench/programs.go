@@ -65,6 +65,12 @@ func programs() []program {
 			wares: []ware{haproxyWare}, rival: true,
 			start: startHAProxy(false),
 		},
+		{
+			name: "floor", about: "no proxy: one thread that reads what the service writes, writes it to the client and looks at nothing. " +
+				"What it costs is the kernel's part, which no proxy can save but by writing later",
+			rival: true,
+			start: startFloor,
+		},
 	}
 }
 

@@ -32,6 +32,15 @@ type workload struct {
 	rated func(p load.Plan) float64
 }
 
+// runs is how often it is measured of so many: less often where it is a point of
+// a line, since the others beside it show as well what is chance.
+func (w *workload) runs(n int) int {
+	if w.family != "" {
+		return (n + 1) / 2
+	}
+	return n
+}
+
 // workloads are all of them, at their full size.
 func workloads() []workload {
 	var (
@@ -51,19 +60,25 @@ func workloads() []workload {
 			name: "paced", title: "Proxying, paced",
 			about:  "500 clients with a stream each; the service sends each an event of 64 B every 20 ms.",
 			plan:   load.Plan{Kind: load.Proxied, Clients: 500, Size: 64, Every: 20 * time.Millisecond, Warm: 2 * time.Second, Lasts: 10 * time.Second},
-			takers: append(slices.Clone(proxies), "haproxy-lazy"), figures: paced, rival: "nginx",
+			takers: append(slices.Clone(proxies), "haproxy-lazy", "floor"), figures: paced, rival: "nginx",
 		},
 		{
 			name: "full", title: "Proxying, as fast as it goes",
 			about:  "50 clients with a stream of 20 000 events each; the service writes one event at a time.",
 			plan:   load.Plan{Kind: load.Proxied, Clients: 50, Size: 64, Events: 20000},
-			takers: proxies, figures: full, rival: "nginx",
+			takers: append(slices.Clone(proxies), "floor"), figures: full, rival: "nginx",
 		},
 		{
 			name: "full-20", title: "Proxying, 20 events a write",
 			about:  "The same, but the service writes 20 events at a time, as one chunk.",
 			plan:   load.Plan{Kind: load.Proxied, Clients: 50, Size: 64, Events: 20001, Batch: 20},
-			takers: proxies, figures: full, rival: "nginx",
+			takers: append(slices.Clone(proxies), "floor"), figures: full, rival: "nginx",
+		},
+		{
+			name: "full-20-long", title: "Proxying, 20 events a write, longer than the log",
+			about:  "The same with 100 001 events, ten times what a log keeps: memory is used again, and what it costs to touch it first weighs less.",
+			plan:   load.Plan{Kind: load.Proxied, Clients: 50, Size: 64, Events: 100001, Batch: 20},
+			takers: []string{"ssegate", "ssegate-cluster", "nginx"}, figures: full, rival: "nginx",
 		},
 		{
 			name: "short", title: "Many short streams",
