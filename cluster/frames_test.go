@@ -204,6 +204,7 @@ func TestPace(t *testing.T) {
 					c := n[where].open(s.ID, "a", 0)
 					s.Release()
 					c.reads(false)
+					synctest.Wait() // till then the owner knows of nobody, and waits for nobody
 					ctx, stop := context.WithCancel(context.Background())
 					var pump sync.WaitGroup
 					pump.Go(func() {
