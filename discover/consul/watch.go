@@ -46,7 +46,10 @@ func (w *watch[T]) run(ctx context.Context) {
 			continue
 		}
 		wait.Good(now)
-		if failed || index < w.index {
+		// That it went back is news once: of a service without instances Consul
+		// tells a higher index when it is asked for one at once than when it is
+		// waited for.
+		if failed || index < w.index && !w.kept {
 			w.doubt, failed = now.Add(w.c.cfg.Grace), false
 		}
 		if index < w.index {

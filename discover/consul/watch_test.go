@@ -20,7 +20,7 @@ func TestIndex(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		grace time.Duration
-		// Each step is the index that is asked for, and the answer: status,
+		// Each step is the index that is asked for, and the answer: status (late: 200, but when the time is over),
 		// its index, and the ports of the instances.
 		steps []string
 		lists []string // all that must be told
@@ -55,7 +55,7 @@ func TestIndex(t *testing.T) {
 			"0: 200 3 3",
 			"3: 200 4",
 			"4: 200 5 2 4",
-			"5: 200 2 2 4", // back: the grace begins anew
+			"5: 200 2 2 4", // back
 			"0: 200 2",
 			"2: 200 3 5",
 		}, []string{"1 2", "1 2 3", "1 2 3 4", "1 2 3 4 5"}},
@@ -71,6 +71,15 @@ func TestIndex(t *testing.T) {
 			"0: 200 11",
 			"0: 200 11", // asked at once, although nothing has changed
 			"11: 200 12 2",
+		}, []string{"1", "", "2"}},
+		// As Consul 1.13 does of a service that it has no instances of.
+		{"keeps no longer though the index swings", 3 * time.Second, []string{
+			"0: 200 10 1",
+			"10: 500 0",
+			"0: 200 16",
+			"16: late 13",
+			"0: 200 16",
+			"16: 200 17 2",
 		}, []string{"1", "", "2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -117,6 +126,12 @@ func play(t *testing.T, w http.ResponseWriter, r *http.Request, step string) {
 	}
 	if got != index || r.URL.Path != "/v1/health/service/svc" || q.Get("passing") != "1" {
 		t.Errorf("asked %s, want index %s", r.URL, index)
+	}
+	if f[0] == "late" { // when nothing has come
+		wait, err := time.ParseDuration(q.Get("wait"))
+		check(t, err)
+		time.Sleep(wait)
+		f[0] = "200"
 	}
 	if f[0] != "200" {
 		http.Error(w, "no cluster leader", map[string]int{"500": 500, "429": 429}[f[0]])
