@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.only, "only", "", "workloads or families of them, by name, separated by commas; none: all")
 	flags.StringVar(&o.programs, "programs", "", "programs, by name, separated by commas; none: all")
-	flags.IntVar(&o.runs, "runs", 5, "how often each is measured; what is drawn as a line about half as often")
+	flags.IntVar(&o.runs, "runs", 5, "how often each is measured; what no goal depends on half as often")
 	flags.Float64Var(&o.scale, "scale", 1, "so many times the clients, events and time")
 	flags.StringVar(&o.docs, "docs", "", "folder to write benchmarks.md and the charts into")
 	flags.StringVar(&o.json, "json", "", "file to write all that was measured into")

@@ -29,7 +29,7 @@ func document(r *results, dir string) error {
 	}
 	fmt.Fprintf(&b, "\nEach figure is the median of %s, with the least and the most in brackets.", times(r.Runs))
 	if r.Runs > 1 {
-		fmt.Fprintf(&b, " Where costs are drawn as they grow, of %s.", times((&workload{family: "any"}).runs(r.Runs)))
+		fmt.Fprintf(&b, " Of what no goal depends on there are %s.", times((&workload{}).runs(r.Runs)))
 	}
 	if r.Scale != 1 {
 		fmt.Fprintf(&b, " **Everything is scaled by %g: clients, events and time are not those that are named below.**", r.Scale)

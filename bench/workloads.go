@@ -32,13 +32,13 @@ type workload struct {
 	rated func(p load.Plan) float64
 }
 
-// runs is how often it is measured of so many: less often where it is a point of
-// a line, since the others beside it show as well what is chance.
+// runs is how often it is measured of so many: half as often where no goal
+// depends on it.
 func (w *workload) runs(n int) int {
-	if w.family != "" {
-		return (n + 1) / 2
+	if slices.ContainsFunc(goals, func(g goal) bool { return g.workload == w.name }) {
+		return n
 	}
-	return n
+	return max(1, n/2)
 }
 
 // workloads are all of them, at their full size.
