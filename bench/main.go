@@ -55,38 +55,16 @@ func main() {
 	}
 }
 
-// options are the flags.
-type options struct {
-	only, programs string
-	runs           int
-	scale          float64
-	docs           string
-	json           string
-	from           string
-	profile        string
-	list           bool
-}
-
 // errFaults means that events were lost or doubled, or that a program failed.
 var errFaults = errors.New("there are faults")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	var o options
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&o.only, "only", "", "workloads or families of them, by name, separated by commas; none: all")
-	flags.StringVar(&o.programs, "programs", "", "programs, by name, separated by commas; none: all")
-	flags.IntVar(&o.runs, "runs", 5, "how often each is measured; what no goal depends on half as often")
-	flags.Float64Var(&o.scale, "scale", 1, "so many times the clients, events and time")
-	flags.StringVar(&o.docs, "docs", "", "folder to write benchmarks.md and the charts into")
-	flags.StringVar(&o.json, "json", "", "file to write all that was measured into")
-	flags.StringVar(&o.from, "from", "", "such a file, to write the documents from without measuring")
-	flags.StringVar(&o.profile, "profile", "", "folder to write profiles of ssegate into (with perf, which costs it CPU)")
-	flags.BoolVar(&o.list, "list", false, "list workloads and programs")
-	if err := flags.Parse(args); err != nil {
+	o, err := parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
 		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("what is %q?", flags.Args())
 	}
 	works, progs, err := choose(o.only, o.programs)
 	if err != nil {
@@ -108,6 +86,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if len(r.Measured) == 0 {
+		return errors.New("nothing was measured")
+	}
 	return errors.Join(publish(r, o, out), faulty(r))
 }
 
@@ -121,6 +102,9 @@ func publish(r *results, o options, out io.Writer) error {
 		err = errors.Join(err, document(r, o.docs))
 	}
 	fmt.Fprintln(out)
+	if r.Scale != 1 {
+		fmt.Fprintf(out, "Everything is scaled by %g: clients, events and time are not those that are named below.\n\n", r.Scale)
+	}
 	return errors.Join(err, tables(out, r, nil))
 }
 
@@ -139,7 +123,7 @@ func faulty(r *results) error {
 func choose(only, names string) ([]workload, []program, error) {
 	works, progs := workloads(), programs()
 	wanted := func(list string) []string {
-		return slices.DeleteFunc(strings.Split(list, ","), func(s string) bool { return s == "" })
+		return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	if want := wanted(only); len(want) > 0 {
 		for _, name := range want {
@@ -158,6 +142,11 @@ func choose(only, names string) ([]workload, []program, error) {
 			}
 		}
 		progs = slices.DeleteFunc(progs, func(p program) bool { return !slices.Contains(want, p.name) })
+	}
+	if !slices.ContainsFunc(works, func(w workload) bool {
+		return slices.ContainsFunc(progs, func(p program) bool { return slices.Contains(w.takers, p.name) })
+	}) {
+		return nil, nil, errors.New("nothing to measure: none of these programs does any of this work; -list shows who does what")
 	}
 	return works, progs, nil
 }

@@ -59,3 +59,46 @@ func TestSmoke(t *testing.T) {
 		t.Errorf("left behind: %q, %v", after, err)
 	}
 }
+
+// TestFlags: what cannot be meant is refused before anything is measured, all
+// of it at once.
+func TestFlags(t *testing.T) {
+	dir := t.TempDir()
+	file, empty := filepath.Join(dir, "file"), filepath.Join(dir, "empty.json")
+	for name, text := range map[string]string{file: "", empty: "{}"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		args string
+		want []string // in the error
+	}{
+		{"-runs 0 -scale NaN extra", []string{"-runs 0", "-scale NaN", "extra"}},
+		{"-scale -1 -runs -1", []string{"-scale -1", "-runs -1"}},
+		{"-only none", []string{`"none"`, "-list"}},
+		{"-programs none", []string{`"none"`, "-list"}},
+		{"-only paced -docs " + file, []string{file}},
+		{"-only paced -json " + filepath.Join(file, "x"), []string{file}},
+		{"-from " + file, []string{file}},
+		{"-from " + empty, []string{"nothing was measured"}},
+		{"-from " + empty + " -only paced", []string{"-only"}},
+		{"-only resume -programs floor", []string{"nothing to measure"}},
+	} {
+		var out strings.Builder
+		err := run(t.Context(), strings.Fields(c.args), &out)
+		if err == nil {
+			t.Errorf("%s: no error; %s", c.args, out.String())
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q, which says nothing of %s", c.args, err, want)
+			}
+		}
+	}
+	var out strings.Builder
+	if err := run(t.Context(), []string{"-list", "-only", "paced, full"}, &out); err != nil || !strings.Contains(out.String(), "500 clients") {
+		t.Errorf("%v, %q", err, out.String())
+	}
+}

@@ -42,6 +42,8 @@ func newStage(ctx context.Context) (*stage, error) {
 	}
 	s := &stage{dir: dir, self: self, ssegate: filepath.Join(dir, "ssegate")}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.ssegate, "ssegate/cmd/ssegate")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends what it has started
+	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build ssegate: %w\n%s", err, out), s.close())
 	}

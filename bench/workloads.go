@@ -94,7 +94,7 @@ func workloads() []workload {
 		},
 		{
 			name: "fanout-full", title: "Fan-out, as fast as it goes",
-			about:  "1 000 subscribers of one channel; 16 publishers, each of which sends the next message when the last was answered.",
+			about:  "1 600 messages to 1 000 subscribers of one channel; 16 publishers, each of which sends the next message when the last was answered.",
 			plan:   load.Plan{Kind: load.Fan, Clients: 1000, Size: 64, Events: 1600, Publishers: 16},
 			config: pushed, takers: pushers, figures: publishes, rival: "nchan",
 		},
