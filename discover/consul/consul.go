@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -59,6 +60,7 @@ type Consul struct {
 	transport *http.Transport
 	lock      lock
 	last      atomic.Pointer[error] // of the last call that ended
+	away      atomic.Uint64         // calls that found no Consul
 }
 
 var _ discover.Source = (*Consul)(nil)
@@ -134,6 +136,9 @@ func (c *Consul) note(ctx context.Context, what string, err error) error {
 	err = fmt.Errorf("consul: %s: %w", what, err)
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		c.last.Store(&err)
+		if refused := new(net.OpError); errors.As(err, &refused) || errors.Is(err, io.EOF) {
+			c.away.Add(1)
+		}
 		c.cfg.Report(err)
 	}
 	return err

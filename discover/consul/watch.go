@@ -24,6 +24,7 @@ type watch[T comparable] struct {
 	index uint64 // of the last answer; 0 asks for one at once
 	list  []T    // as it was told last, sorted by id
 	told  bool
+	away  uint64    // Consul.away, as of the last answer
 	doubt time.Time // until then, what is missing is kept
 	kept  bool      // list has something that is missing
 }
@@ -32,6 +33,7 @@ type watch[T comparable] struct {
 func (w *watch[T]) run(ctx context.Context) {
 	wait := backoff()
 	failed := false
+	w.away = w.c.away.Load()
 	for ctx.Err() == nil {
 		entries, index, err := w.ask(ctx)
 		if ctx.Err() != nil {
@@ -46,6 +48,10 @@ func (w *watch[T]) run(ctx context.Context) {
 			continue
 		}
 		wait.Good(now)
+		// Another call may have found that Consul was away between two of ours.
+		if away := w.c.away.Load(); away != w.away {
+			w.away, failed = away, true
+		}
 		// That it went back is news once: of a service without instances Consul
 		// tells a higher index when it is asked for one at once than when it is
 		// waited for.

@@ -20,7 +20,7 @@ func TestIndex(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		grace time.Duration
-		// Each step is the index that is asked for, and the answer: status (late: 200, but when the time is over),
+		// Each step is the index that is asked for, and the answer: status (late: 200, but when the time is over; away: 200, but another call has found nobody meanwhile),
 		// its index, and the ports of the instances.
 		steps []string
 		lists []string // all that must be told
@@ -72,6 +72,11 @@ func TestIndex(t *testing.T) {
 			"0: 200 11", // asked at once, although nothing has changed
 			"11: 200 12 2",
 		}, []string{"1", "", "2"}},
+		{"keeps what is missing when another call found nobody", time.Hour, []string{
+			"0: 200 10 1",
+			"10: away 11",
+			"11: 200 12 2",
+		}, []string{"1", "1 2"}},
 		// As Consul 1.13 does of a service that it has no instances of.
 		{"keeps no longer though the index swings", 3 * time.Second, []string{
 			"0: 200 10 1",
@@ -88,15 +93,26 @@ func TestIndex(t *testing.T) {
 			for _, s := range c.steps {
 				step <- s
 			}
+			var client *consul.Consul
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/v1/health/service/svc" {
+					panic(http.ErrAbortHandler) // nobody is there
+				}
 				select {
 				case s := <-step:
+					if strings.Contains(s, "away") {
+						if _, err := client.Distances(r.Context()); err == nil {
+							t.Error("somebody is there")
+						}
+						s = strings.Replace(s, "away", "200", 1)
+					}
 					play(t, w, r, s)
 				case <-r.Context().Done():
 				}
 			}))
 			t.Cleanup(srv.Close)
-			client, err := consul.New(consul.Config{Address: srv.URL, Grace: c.grace})
+			var err error
+			client, err = consul.New(consul.Config{Address: srv.URL, Grace: c.grace})
 			check(t, err)
 			t.Cleanup(client.Close)
 			watch := discovertest.Watch(t, client, "svc")
