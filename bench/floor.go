@@ -34,11 +34,7 @@ func startFloor(ctx context.Context, s *stage, _ *workload, upstream string) (*p
 	if err != nil {
 		return nil, err
 	}
-	p := &play{server: []*process{proc}, front: load.Front{Clients: []string{addr}}}
-	if err := proc.answers(ctx, addr); err != nil {
-		return nil, errors.Join(err, p.stop())
-	}
-	return p, nil
+	return answering(ctx, proc, load.Front{Clients: []string{addr}})
 }
 
 // runFloor copies between whoever comes to one address and the other, until it

@@ -91,14 +91,9 @@ func startNginx(workers string) func(context.Context, *stage, *workload, string)
 		if err != nil {
 			return nil, err
 		}
-		p := &play{server: []*process{proc}}
-		if err := proc.answers(ctx, addr); err != nil {
-			return nil, errors.Join(err, p.stop())
-		}
-		p.front = load.Front{
+		return answering(ctx, proc, load.Front{
 			Clients: []string{addr}, Subscribe: "/sub/" + channel, Past: "/past/" + channel, Publish: rawPublish(addr),
-		}
-		return p, nil
+		})
 	}
 }
 
@@ -144,10 +139,16 @@ func startHAProxy(noDelay bool) func(context.Context, *stage, *workload, string)
 		if err != nil {
 			return nil, err
 		}
-		p := &play{server: []*process{proc}, front: load.Front{Clients: []string{addr}}}
-		if err := proc.answers(ctx, addr); err != nil {
-			return nil, errors.Join(err, p.stop())
-		}
-		return p, nil
+		return answering(ctx, proc, load.Front{Clients: []string{addr}})
 	}
+}
+
+// answering waits until a program that was started answers, and ends it if it
+// does not.
+func answering(ctx context.Context, proc *process, front load.Front) (*play, error) {
+	p := &play{server: []*process{proc}, front: front}
+	if err := proc.answers(ctx, front.Clients[0]); err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
+	return p, nil
 }

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestSmoke measures a real ssegate with one workload of each kind that needs
-// nothing around it, at a tiny size.
+// TestSmoke measures a real ssegate, and the floor, with one workload of each kind
+// that needs nothing around it, at a tiny size.
 func TestSmoke(t *testing.T) {
 	before, err := filepath.Glob(filepath.Join(os.TempDir(), tempPattern))
 	if err != nil {
@@ -38,7 +38,7 @@ func TestSmoke(t *testing.T) {
 	works := []string{"paced", "full-20", "short", "fanout", "fanout-full", "joined", "publish-100", "idle-streams", "subscribes", "past-100", "history-100"}
 	file := filepath.Join(t.TempDir(), "results.json")
 	var out strings.Builder
-	err = run(t.Context(), []string{"-only", strings.Join(works, ","), "-programs", "ssegate", "-runs", "1", "-scale", "0.01", "-json", file}, &out)
+	err = run(t.Context(), []string{"-only", strings.Join(works, ","), "-programs", "ssegate,floor", "-runs", "1", "-scale", "0.01", "-json", file}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
@@ -46,8 +46,8 @@ func TestSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Measured) != len(works) {
-		t.Errorf("%d measurements, want %d\n%s", len(r.Measured), len(works), out.String())
+	if want := len(works) + 2; len(r.Measured) != want { // the floor has two of them
+		t.Errorf("%d measurements, want %d\n%s", len(r.Measured), want, out.String())
 	}
 	for _, m := range r.Measured {
 		if m.Fault != "" || m.Figures[residentMB] < 1 || !m.Seen.Sound() || m.Seen.Events == 0 && m.Workload != "idle-streams" && m.Workload != "subscribes" {
