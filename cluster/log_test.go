@@ -177,8 +177,8 @@ type narrowLog struct {
 func (l *narrowLog) Append(ctx context.Context, batches []reconnect.Batch) []error {
 	bytes := 0
 	for i := range batches {
-		for j := range batches[i].Frames {
-			bytes += len(batches[i].Frames[j].Block)
+		for j := range batches[i].Runs {
+			bytes += int(batches[i].Runs[j].Size())
 		}
 	}
 	sleep(ctx, time.Duration(bytes)*time.Second/time.Duration(l.rate))

@@ -36,7 +36,7 @@ type outbox struct {
 	hurry chan struct{} // ends the wait for others
 	busy  sync.Mutex    // held while a round is under way; over what follows
 
-	frames  []sse.Frame
+	runs    []sse.Run
 	batches []reconnect.Batch
 	from    []*Stream
 }
@@ -177,33 +177,31 @@ func (o *outbox) round(ctx context.Context, list []*Stream) error {
 
 // part is a round of the first n streams of the list.
 func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
-	all, batches, from := o.frames[:0], o.batches[:0], o.from[:0]
+	all, batches, from := o.runs[:0], o.batches[:0], o.from[:0]
 	defer func() {
 		clear(all)
 		clear(batches)
 		clear(from)
-		o.frames, o.batches, o.from = all, batches, from
-		if cap(all) > 4*outboxFrames {
-			o.frames = nil // one busy moment must not be paid for all day
-		}
+		o.runs, o.batches, o.from = all, batches, from
 	}()
-	bytes := 0
-	for ; n < len(list) && bytes < outboxPart && len(all) < outboxMost; n++ {
+	bytes, frames := 0, 0
+	for ; n < len(list) && bytes < outboxPart && frames < outboxMost; n++ {
 		s := list[n]
 		if !s.owned.Load() {
 			continue
 		}
 		had := len(all)
-		all = s.hub.AppendFrames(all, s.logged.Load(), outboxFrames, outboxBytes)
-		frames := all[had:len(all):len(all)]
-		if len(frames) == 0 {
+		all = s.hub.AppendRuns(all, s.logged.Load(), outboxFrames, outboxBytes)
+		b := reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Runs: all[had:len(all):len(all)]}
+		if len(b.Runs) == 0 {
 			o.send(ctx, s)
 			continue
 		}
-		for i := range frames {
-			bytes += len(frames[i].Block)
+		for i := range b.Runs {
+			bytes += int(b.Runs[i].Size())
+			frames += b.Runs[i].Len()
 		}
-		batches = append(batches, reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Frames: frames})
+		batches = append(batches, b)
 		from = append(from, s)
 	}
 	if len(batches) == 0 {
@@ -217,13 +215,13 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 		if errs != nil {
 			failed = errs[i]
 		}
-		frames := batches[i].Frames
+		b := &batches[i]
+		last := b.Last().Seq
 		switch {
 		case failed == nil:
-			last := frames[len(frames)-1].Pos.Seq
 			s.logged.Store(last)
 			s.hub.Flushed(last)
-			o.n.count.logged.Add(uint64(len(frames)))
+			o.n.count.logged.Add(uint64(b.Len()))
 			o.send(ctx, s)
 			if s.hub.Tail().Seq > last {
 				o.add(s)
@@ -234,8 +232,8 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 			// To try again is no use. Whoever reads on is told of the gap.
 			o.n.cfg.Report(Report{What: "frames could not be logged", Stream: s.ID, Err: failed})
 			o.n.count.logErrors.Add(1)
-			s.logged.Store(frames[len(frames)-1].Pos.Seq)
-			s.hub.Flushed(s.logged.Load())
+			s.logged.Store(last)
+			s.hub.Flushed(last)
 		default:
 			err = failed
 			o.n.count.logErrors.Add(1)

@@ -351,7 +351,7 @@ func TestFramesKeepMeta(t *testing.T) {
 	want = want[300-int(n):]
 	var got []sse.Frame
 	for i := range n {
-		got = append(got, c.frame(i))
+		got = append(got, c.Frame(i))
 	}
 	check(got)
 }

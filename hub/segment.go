@@ -44,7 +44,7 @@ type segment struct {
 type entry struct {
 	seq        uint64 // of the frame; of the numbered frame before it where it has no number
 	start, end uint32 // its bytes, chunk framing included; equal when the block is empty
-	at         uint32 // where in buf lies what is beside the block
+	at         uint32 // where in buf lies what is beside the block; as before where there is nothing
 	kind       sse.Kind
 	how        sse.End
 	head       uint8 // bytes of the chunk header
@@ -122,7 +122,7 @@ func (seg *segment) fits(need int) bool {
 func (seg *segment) add(f *sse.Frame, seq uint64) {
 	n := seg.n.Load()
 	e := &seg.index[n]
-	*e = entry{seq: seq, start: seg.used, kind: f.Kind, how: f.End}
+	*e = entry{seq: seq, start: seg.used, at: seg.back, kind: f.Kind, how: f.End}
 	if len(f.Block) > 0 {
 		e.head = uint8(chunkHead(len(f.Block)))
 		seg.used = uint32(len(appendChunk(seg.buf[:seg.used], f.Block)))
@@ -222,9 +222,7 @@ func (seg *segment) tight() *segment {
 	copy(c.buf, seg.buf[:seg.used])
 	copy(c.buf[c.back:], seg.buf[seg.back:])
 	for i, e := range seg.index[:n] {
-		if e.has != 0 {
-			e.at -= spare
-		}
+		e.at -= spare
 		c.index[i] = e
 	}
 	c.asks.Store(seg.asks.Load())
@@ -232,8 +230,8 @@ func (seg *segment) tight() *segment {
 	return c
 }
 
-// frame returns a frame as it was appended; it shares the segment's memory.
-func (seg *segment) frame(i int32) sse.Frame {
+// Frame implements [sse.Page]: it returns a frame as it was appended.
+func (seg *segment) Frame(i int32) sse.Frame {
 	e := &seg.index[i]
 	f := sse.Frame{Kind: e.kind, End: e.how}
 	f.ID, f.Time, f.Meta = seg.beside(e)
@@ -244,6 +242,16 @@ func (seg *segment) frame(i int32) sse.Frame {
 		f.Block = seg.buf[from:to:to]
 	}
 	return f
+}
+
+// Size implements [sse.Page].
+func (seg *segment) Size(from, to int32) int64 {
+	before := uint32(len(seg.buf))
+	if from > 0 {
+		before = seg.index[from-1].at
+	}
+	last := &seg.index[to-1]
+	return int64(last.end-seg.index[from].start) + int64(before-last.at) + entrySize*int64(to-from)
 }
 
 // after returns the first of the n published entries that stands behind seq.

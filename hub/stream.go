@@ -3,7 +3,6 @@ package hub
 import (
 	"bytes"
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -384,41 +383,6 @@ func (s *Stream) locate(p sse.Pos, asked bool) (seg *segment, at int32, ok bool)
 		return seg, at, ok
 	}
 	return nil, 0, false
-}
-
-// Frames returns numbered frames of the ring whose Seq is above after: at most
-// maxFrames, and no more than maxBytes of blocks unless the first alone is
-// bigger. They share the ring's memory. The result is empty when after is the
-// tail; it begins later than after+1 when those frames are gone. Notes and
-// fences, which belong into no log, are not among them.
-func (s *Stream) Frames(after uint64, maxFrames, maxBytes int) []sse.Frame {
-	return s.AppendFrames(nil, after, maxFrames, maxBytes)
-}
-
-// AppendFrames is Frames behind what out has.
-func (s *Stream) AppendFrames(out []sse.Frame, after uint64, maxFrames, maxBytes int) []sse.Frame {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if after >= s.tail.Seq {
-		return out
-	}
-	out = slices.Grow(out, int(min(uint64(max(maxFrames, 0)), s.tail.Seq-after, uint64(s.frames))))
-	had, bytes := len(out), 0
-	for seg := s.head; seg != nil; seg = seg.next.Load() {
-		n := seg.n.Load()
-		for i := seg.after(after, n); i < n; i++ {
-			e := &seg.index[i]
-			if !e.numbered() {
-				continue
-			}
-			bytes += int(e.end - e.start)
-			if n := len(out) - had; n == maxFrames || n > 0 && bytes > maxBytes {
-				return out
-			}
-			out = append(out, seg.frame(i))
-		}
-	}
-	return out
 }
 
 // Flushed tells that the log has everything up to seq, so that the ring need

@@ -16,28 +16,44 @@ type Limits struct {
 	TTL    time.Duration // how long after the last Append or Touch the log is kept
 }
 
-// Batch is what one stream adds to its log in one Append: frames of one
-// epoch, in order, with consecutive Seq, no fences and no notes. Limits hold
-// for the whole log from this Append on.
+// Batch is what one stream adds to its log in one Append: runs of frames of one
+// epoch that follow one another, none of them empty. Limits hold for the whole
+// log from this Append on.
 type Batch struct {
 	Stream sse.StreamID
 	Limits Limits
-	Frames []sse.Frame
+	Runs   []sse.Run
 }
 
 // Check returns ErrBatch when b is not what a log can take.
 func (b *Batch) Check() error {
-	for i := range b.Frames {
-		f := &b.Frames[i]
-		switch {
-		case f.Pos.Epoch != b.Frames[0].Pos.Epoch || f.Pos.Seq != b.Frames[0].Pos.Seq+uint64(i),
-			f.Pos.Epoch == 0 || f.Pos.Seq == 0,
-			f.Kind < sse.KindEvent || f.Kind > sse.KindEnd:
-			return fmt.Errorf("%w: frame %d at %v of kind %d", ErrBatch, i, f.Pos, f.Kind)
+	for i := range b.Runs {
+		first := b.Runs[i].First()
+		next := first
+		if i > 0 {
+			next = b.Runs[i-1].Last()
+			next.Seq++
+		}
+		if first != next || first.Epoch == 0 || first.Seq == 0 {
+			return fmt.Errorf("%w: run %d of %d begins at %v", ErrBatch, i+1, len(b.Runs), first)
 		}
 	}
 	return nil
 }
+
+// Len is the number of frames.
+func (b *Batch) Len() (n int) {
+	for i := range b.Runs {
+		n += b.Runs[i].Len()
+	}
+	return n
+}
+
+// First is the position of the first frame; there must be one.
+func (b *Batch) First() sse.Pos { return b.Runs[0].First() }
+
+// Last is the position of the last frame; there must be one.
+func (b *Batch) Last() sse.Pos { return b.Runs[len(b.Runs)-1].Last() }
 
 // Tail is where a log ends: the position and kind of its last frame.
 type Tail struct {

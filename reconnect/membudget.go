@@ -8,20 +8,9 @@ import (
 	"ssegate/sse"
 )
 
-// What is counted for each log and frame besides the bytes that it holds.
-const (
-	logCost   = int64(unsafe.Sizeof(memLog{})) + 64 // and its place in a map
-	frameCost = int64(unsafe.Sizeof(item{}))
-	moreCost  = int64(unsafe.Sizeof(more{}))
-)
-
-func cost(f *sse.Frame) int64 {
-	bytes := frameCost + int64(len(f.ID)+len(f.Block)+len(f.Meta))
-	if hasMore(f) {
-		bytes += moreCost
-	}
-	return bytes
-}
+// logCost is what is counted for each log besides its frames: with its place in
+// a map.
+const logCost = int64(unsafe.Sizeof(memLog{})) + 64
 
 // Reason says why a Memory dropped frames; used as a metric label.
 type Reason uint8
@@ -82,14 +71,15 @@ func (m *Memory) account(l *memLog, frames int, bytes int64) {
 // are left or room bytes are free.
 func (m *Memory) shift(l *memLog, why Reason, keep int, room int64) {
 	var size int64
-	var n int
-	for ; l.frames.n > keep && size < room; n++ {
+	had := l.frames.n
+	for l.frames.n > keep && size < room {
+		last, freed := l.frames.shift(l.frames.n-keep, room-size)
 		if l.topic != nil {
-			l.topic.lost(l.frames.first())
+			l.topic.lost(last)
 		}
-		size += l.frames.shift()
+		size += freed
 	}
-	if n > 0 {
+	if n := had - l.frames.n; n > 0 {
 		m.account(l, -n, -size)
 		m.drops[why].frames.Add(uint64(n))
 	}

@@ -1,7 +1,6 @@
 package reconnect
 
 import (
-	"bytes"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -29,23 +28,33 @@ func named(name string) (id sse.StreamID) {
 	return id
 }
 
+// runs is frames as a single run.
+func runs(frames ...sse.Frame) []sse.Run {
+	r, err := sse.NewRun(frames)
+	if err != nil {
+		panic(err) // the test is wrong
+	}
+	return []sse.Run{r}
+}
+
 // add appends to a stream as many frames of size bytes each, a second later.
 func (w *world) add(name string, frames, size int, end sse.End) {
 	w.t.Helper()
 	w.now = w.now.Add(time.Second)
 	tails, _ := w.Tails(w.t.Context(), []sse.StreamID{named(name)})
-	b := Batch{Stream: named(name), Limits: Limits{TTL: time.Hour}}
+	all := make([]sse.Frame, 0, frames)
 	for i := range frames {
-		b.Frames = append(b.Frames, sse.Frame{
+		all = append(all, sse.Frame{
 			Pos:   sse.Pos{Epoch: 1, Seq: tails[0].Pos.Seq + uint64(i) + 1},
 			Kind:  sse.KindEvent,
 			Block: make([]byte, size),
 		})
 	}
 	if end != sse.EndNone {
-		last := &b.Frames[frames-1]
+		last := &all[frames-1]
 		last.Kind, last.End = sse.KindEnd, end
 	}
+	b := Batch{Stream: named(name), Limits: Limits{TTL: time.Hour}, Runs: runs(all...)}
 	if err := errors.Join(w.Append(w.t.Context(), []Batch{b})...); err != nil {
 		w.t.Fatal(err)
 	}
@@ -60,9 +69,10 @@ func (w *world) check() {
 		for _, l := range w.shards[i].logs {
 			logs++
 			mine := logCost
-			for f := range l.frames.from(0) {
-				frames++
-				mine += cost(&f)
+			for i := range l.frames.runs {
+				r := &l.frames.runs[i]
+				frames += int64(r.Len())
+				mine += r.Size()
 			}
 			if mine != l.bytes {
 				w.t.Errorf("%s: %d bytes in the books, %d there", l.id[:3], l.bytes, mine)
@@ -171,7 +181,7 @@ func TestMemoryBudgetOfCrumbs(t *testing.T) {
 	w := newWorld(t, 0)
 	w.Memory.max = 10 * logCost
 	for i := range 30 {
-		b := Batch{Stream: sse.StreamID{byte(i), 1}, Frames: []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent}}}
+		b := Batch{Stream: sse.StreamID{byte(i), 1}, Runs: runs(sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent})}
 		if errs := w.Append(t.Context(), []Batch{b}); errs != nil {
 			t.Fatal(errs)
 		}
@@ -180,7 +190,7 @@ func TestMemoryBudgetOfCrumbs(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for i := range 30 {
-		b := Batch{Stream: sse.StreamID{byte(i), 1}, Frames: []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 2}, Kind: sse.KindEnd, End: sse.EndClean}}}
+		b := Batch{Stream: sse.StreamID{byte(i), 1}, Runs: runs(sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: 2}, Kind: sse.KindEnd, End: sse.EndClean})}
 		if errs := w.Append(t.Context(), []Batch{b}); errs != nil {
 			t.Fatal(errs)
 		}
@@ -195,7 +205,7 @@ func TestMemorySweep(t *testing.T) {
 	w := newWorld(t, 0)
 	for i := range 100 {
 		b := Batch{Stream: sse.StreamID{byte(i)}, Limits: Limits{TTL: time.Duration(i+1) * time.Second}}
-		b.Frames = []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent}}
+		b.Runs = runs(sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent})
 		if errs := w.Append(t.Context(), []Batch{b}); errs != nil {
 			t.Fatal(errs)
 		}
@@ -231,93 +241,12 @@ func TestMemorySweep(t *testing.T) {
 func TestMemoryShares(t *testing.T) {
 	m := NewMemory(MemoryConfig{})
 	in := sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent, ID: []byte("a"), Block: []byte("data: x\n\n")}
-	if errs := m.Append(t.Context(), []Batch{{Frames: []sse.Frame{in}}}); errs != nil {
+	if errs := m.Append(t.Context(), []Batch{{Runs: runs(in)}}); errs != nil {
 		t.Fatal(errs)
 	}
 	out, err := m.Read(t.Context(), sse.StreamID{}, sse.Pos{}, 1)
 	if err != nil || &out[0].Block[0] != &in.Block[0] || &out[0].ID[0] != &in.ID[0] {
 		t.Errorf("%v, %v: not the same bytes", out, err)
-	}
-}
-
-// TestFrames holds the queue of chunks against a slice: of frames of a stream,
-// of a topic, and of both in one queue.
-func TestFrames(t *testing.T) {
-	for seed := range uint64(30) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		var q frames
-		var want []sse.Frame
-		at := sse.Pos{Epoch: 1}
-		one := func() sse.Frame {
-			at.Seq += 1 + uint64(r.IntN(2)*r.IntN(4))
-			switch r.IntN(200) {
-			case 0:
-				at.Seq += 1 << 33
-			case 1:
-				at.Epoch++
-			}
-			f := sse.Frame{Pos: at, Kind: sse.Kind(r.IntN(3)), Block: bytes.Repeat([]byte{byte(at.Seq)}, r.IntN(3)*100)}
-			if r.IntN(2) == 0 {
-				f.ID = []byte{byte(at.Seq), 2}[:r.IntN(3)]
-			}
-			if seed%3 == 1 || seed%3 == 2 && r.IntN(100) == 0 {
-				f.Time = int64(at.Seq)
-				f.Meta = []byte{byte(at.Seq)}[:r.IntN(2)]
-			}
-			return f
-		}
-		same := func(f, want sse.Frame) bool {
-			return f.Pos == want.Pos && f.Kind == want.Kind && f.End == want.End && f.Time == want.Time && bytes.Equal(f.Block, want.Block) &&
-				bytes.Equal(f.ID, want.ID) && (f.ID == nil) == (want.ID == nil) && bytes.Equal(f.Meta, want.Meta) && (f.Meta == nil) == (want.Meta == nil)
-		}
-		for range 2000 {
-			switch op := r.IntN(20); {
-			case op < 11 || len(want) == 0:
-				f := one()
-				q.push(&f)
-				want = append(want, f)
-			case op < 18:
-				for range min(1+r.IntN(30)*r.IntN(2), len(want)) {
-					if got := q.shift(); got != cost(&want[0]) {
-						t.Fatal("cost", got)
-					}
-					want = want[1:]
-				}
-			default:
-				for range min(1+r.IntN(100)*r.IntN(2), len(want)) {
-					if got := q.pop(); got != cost(&want[len(want)-1]) {
-						t.Fatal("cost", got)
-					}
-					want = want[:len(want)-1]
-				}
-				if len(want) > 0 {
-					at = want[len(want)-1].Pos
-				}
-			}
-			if q.n != len(want) || q.n > 0 && (!same(q.last(), want[len(want)-1]) || !same(q.first(), want[0])) {
-				t.Fatalf("%d frames, want %d", q.n, len(want))
-			}
-			if n := r.IntN(30) + 1; n <= q.n && !same(q.back(n), want[len(want)-n]) {
-				t.Fatalf("%d from the end: %v, want %v", n, q.back(n), want[len(want)-n])
-			}
-			from := at.Seq + 2 - min(at.Seq, uint64(r.IntN(200)))
-			var i int
-			for i < len(want) && want[i].Pos.Seq < from {
-				i++
-			}
-			for f := range q.from(from) {
-				if i == len(want) || !same(f, want[i]) {
-					t.Fatalf("from %d: got %v at %d of %d", from, f.Pos, i, len(want))
-				}
-				if i++; r.IntN(50) == 0 {
-					i = len(want)
-					break
-				}
-			}
-			if i != len(want) {
-				t.Fatalf("from %d: ended at %d of %d", from, i, len(want))
-			}
-		}
 	}
 }
 
@@ -352,12 +281,12 @@ func TestMemoryAllAtOnce(t *testing.T) {
 					if r.IntN(4) == 0 {
 						f.Kind, f.End = sse.KindEnd, sse.EndClean
 					}
-					w.Append(ctx, []Batch{{Stream: id, Limits: Limits{Length: 20, TTL: time.Duration(r.IntN(200)) * time.Microsecond}, Frames: []sse.Frame{f}}})
+					w.Append(ctx, []Batch{{Stream: id, Limits: Limits{Length: 20, TTL: time.Duration(r.IntN(200)) * time.Microsecond}, Runs: runs(f)}})
 				}
 			}
 		})
 	}
 	wg.Wait()
-	w.Append(ctx, []Batch{{Stream: sse.StreamID{200}, Frames: []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent}}}})
+	w.Append(ctx, []Batch{{Stream: sse.StreamID{200}, Runs: runs(sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent})}})
 	w.check()
 }

@@ -159,18 +159,18 @@ func (m *Memory) Append(ctx context.Context, batches []Batch) []error {
 }
 
 func (m *Memory) append(b *Batch, now int64) error {
-	if err := b.Check(); err != nil || len(b.Frames) == 0 {
+	if err := b.Check(); err != nil || len(b.Runs) == 0 {
 		return err
 	}
 	l := m.locked(b.Stream, now)
-	add, first := b.Frames, b.Frames[0].Pos
+	first, had := b.First(), uint64(0)
 	switch {
 	case first.Epoch < l.tail.Pos.Epoch:
 		l.mu.Unlock()
 		return ErrFenced
 	case first.Epoch == l.tail.Pos.Epoch:
 		if first.Seq <= l.tail.Pos.Seq {
-			add = add[min(uint64(len(add)), l.tail.Pos.Seq-first.Seq+1):]
+			had = l.tail.Pos.Seq - first.Seq + 1
 		}
 	default:
 		for l.frames.n > 0 && l.frames.last().Pos.Seq >= first.Seq {
@@ -179,15 +179,21 @@ func (m *Memory) append(b *Batch, now int64) error {
 	}
 	wasEnded := l.tail.Kind == sse.KindEnd
 	var size int64
-	for i := range add {
-		l.frames.push(&add[i])
-		size += cost(&add[i])
+	was := l.frames.n
+	for i := range b.Runs {
+		r := &b.Runs[i]
+		n := r.Len()
+		skip := int(min(uint64(n), had))
+		had -= uint64(skip)
+		part := r.Part(skip, n)
+		size += part.Size()
+		l.frames.add(part)
 	}
-	if len(add) > 0 {
-		last := &add[len(add)-1]
+	if l.frames.n > was {
+		last := l.frames.last()
 		l.tail = Tail{Pos: last.Pos, Kind: last.Kind, End: last.End}
 	}
-	m.account(l, len(add), size)
+	m.account(l, l.frames.n-was, size)
 	if n := b.Limits.Length; n > 0 {
 		m.shift(l, ReasonLength, n, math.MaxInt64)
 	}

@@ -52,7 +52,7 @@ func TestMemoryConforms(t *testing.T) {
 			c.advance(1)
 			errs := log.Append(t.Context(), []reconnect.Batch{{
 				Stream: sse.NewStreamID(),
-				Frames: []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent, Block: make([]byte, room)}},
+				Runs:   logtest.Runs([]sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindEvent, Block: make([]byte, room)}}),
 			}})
 			if errs != nil {
 				t.Fatal(errs)

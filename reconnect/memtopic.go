@@ -188,8 +188,7 @@ func (m *Memory) publish(b *Posts, d *Posted, now int64) {
 		f.Pos.Seq++
 		f.ID, f.Meta, f.Block = p.ID, p.Meta, p.Block
 		d.Pos[i] = f.Pos
-		l.frames.push(&f)
-		size += cost(&f)
+		size += l.frames.push(&f)
 		added++
 	}
 	if added > 0 {

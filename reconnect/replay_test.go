@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"ssegate/internal/gatetest/logtest"
 	"ssegate/reconnect"
 	"ssegate/sse"
 )
@@ -22,7 +23,7 @@ func TestReplayer(t *testing.T) {
 		log := reconnect.NewMemory(reconnect.MemoryConfig{})
 		id := sse.NewStreamID()
 		for _, frames := range batches {
-			if errs := log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: reconnect.Limits{Length: length}, Frames: frames}}); errs != nil {
+			if errs := log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: reconnect.Limits{Length: length}, Runs: logtest.Runs(frames)}}); errs != nil {
 				t.Fatal(errs)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -39,13 +40,30 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 		}
 		errs[batch] = err
 	}
+	n := 0
+	for i := range batches {
+		n += batches[i].Len()
+	}
+	buf := l.frames.Get().(*[]sse.Frame)
+	frames := slices.Grow((*buf)[:0], n)
+	defer func() {
+		clear(frames)
+		*buf = frames
+		l.frames.Put(buf)
+	}()
 	left := make([]due, 0, len(batches))
 	for i := range batches {
 		b := &batches[i]
 		if err := b.Check(); err != nil {
 			fail(i, err)
-		} else if len(b.Frames) > 0 {
-			left = append(left, due{batch: i, key: l.key(b.Stream), limits: b.Limits, frames: b.Frames})
+			continue
+		}
+		had := len(frames)
+		for j := range b.Runs {
+			frames = b.Runs[j].Append(frames)
+		}
+		if len(frames) > had {
+			left = append(left, due{batch: i, key: l.key(b.Stream), limits: b.Limits, frames: frames[had:]})
 		}
 	}
 	for len(left) > 0 {

@@ -54,7 +54,8 @@ type Log struct {
 	append, fence, tail, terms, touch, trim *redis.Script
 	open, publish, since, pass              *redis.Script
 
-	calls sync.WaitGroup // pipelines in flight, also those that outlived their callers
+	frames sync.Pool      // of *[]sse.Frame: what one Append works on
+	calls  sync.WaitGroup // pipelines in flight, also those that outlived their callers
 }
 
 var _ reconnect.Journal = (*Log)(nil)
@@ -118,6 +119,7 @@ func New(client redis.UniversalClient, prefix string, options ...Option) *Log {
 		publish: redis.NewScript(numberSrc + publishSrc),
 		since:   redis.NewScript(sinceSrc),
 		pass:    redis.NewScript(passSrc),
+		frames:  sync.Pool{New: func() any { return new([]sse.Frame) }},
 	}
 	for _, o := range options {
 		o(l)

@@ -159,7 +159,7 @@ func run(epoch, seq uint64, n int) []sse.Frame {
 }
 
 func one(id sse.StreamID, frames []sse.Frame) []reconnect.Batch {
-	return []reconnect.Batch{{Stream: id, Frames: frames}}
+	return []reconnect.Batch{{Stream: id, Runs: logtest.Runs(frames)}}
 }
 
 func mustAppend(t *testing.T, log reconnect.Log, id sse.StreamID, frames []sse.Frame) {
@@ -263,7 +263,7 @@ func TestRestartedEmpty(t *testing.T) {
 	append20 := func(seq uint64) []error {
 		var batches []reconnect.Batch
 		for i, id := range ids {
-			batches = append(batches, reconnect.Batch{Stream: id, Limits: reconnect.Limits{Length: 600}, Frames: run(1, seq, 1+i*30)})
+			batches = append(batches, reconnect.Batch{Stream: id, Limits: reconnect.Limits{Length: 600}, Runs: logtest.Runs(run(1, seq, 1+i*30))})
 		}
 		return log.Append(t.Context(), batches)
 	}
@@ -313,7 +313,7 @@ func TestDown(t *testing.T) {
 	p.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	errs := log.Append(ctx, []reconnect.Batch{{Stream: id, Frames: run(1, 2, 1)}, {Stream: sse.NewStreamID(), Frames: run(1, 1, 900)}})
+	errs := log.Append(ctx, []reconnect.Batch{{Stream: id, Runs: logtest.Runs(run(1, 2, 1))}, {Stream: sse.NewStreamID(), Runs: logtest.Runs(run(1, 1, 900))}})
 	_, err := log.Read(ctx, id, sse.Pos{}, 10)
 	_, terr := log.Tails(ctx, []sse.StreamID{id})
 	for _, err := range append(errs, err, terr) {
@@ -336,7 +336,7 @@ func TestNoKeysLeft(t *testing.T) {
 	for i := range 50 {
 		id := sse.NewStreamID()
 		for _, frames := range [][]sse.Frame{run(1, 1, 1+i*20), run(1, 1, 1+i*20), run(1, 2+uint64(i)*20, 1)} {
-			if errs := log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Frames: frames}}); errs != nil {
+			if errs := log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Runs: logtest.Runs(frames)}}); errs != nil {
 				t.Fatal(errs)
 			}
 		}
@@ -344,7 +344,7 @@ func TestNoKeysLeft(t *testing.T) {
 			if _, err := log.Fence(t.Context(), id, 2, limits); err != nil {
 				t.Fatal(err)
 			}
-			log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Frames: run(1, 3+uint64(i)*20, 1)}})
+			log.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Runs: logtest.Runs(run(1, 3+uint64(i)*20, 1))}})
 		}
 		if err := log.Touch(t.Context(), []sse.StreamID{id}, limits.TTL); err != nil {
 			t.Fatal(err)

@@ -120,26 +120,25 @@ func testRetry(t *testing.T, s *suite) {
 
 func testBadBatch(t *testing.T, s *suite) {
 	good := sse.NewStreamID()
-	f := func(what string, frames []sse.Frame) {
+	f := func(what string, runs ...[]sse.Frame) {
 		t.Helper()
 		id := sse.NewStreamID()
-		errs := s.Append(t.Context(), []reconnect.Batch{
-			{Stream: id, Frames: frames},
-			{Stream: good, Frames: run(1, 1, 3)},
-		})
+		bad := reconnect.Batch{Stream: id}
+		for _, frames := range runs {
+			bad.Runs = append(bad.Runs, whole(frames))
+		}
+		errs := s.Append(t.Context(), []reconnect.Batch{bad, {Stream: good, Runs: Runs(run(1, 1, 3))}})
 		if len(errs) != 2 || !errors.Is(errs[0], reconnect.ErrBatch) || errs[1] != nil {
 			t.Errorf("%s: got %v, want ErrBatch for the first batch only", what, errs)
 		}
 		s.wantUnknown(t, id)
 	}
-	f("a number left out", append(run(1, 1, 2), run(1, 4, 1)...))
-	f("a number twice", append(run(1, 1, 2), run(1, 2, 1)...))
-	f("two epochs", append(run(1, 1, 2), run(2, 3, 1)...))
-	f("number 0", run(1, 0, 2))
-	f("epoch 0", run(0, 1, 2))
-	f("a fence", []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindFence}})
-	f("a note", []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}, Kind: sse.KindNote}})
-	f("no kind", []sse.Frame{{Pos: sse.Pos{Epoch: 1, Seq: 1}}})
+	f("a number left out", run(1, 1, 2), run(1, 4, 1))
+	f("a number twice", run(1, 1, 2), run(1, 2, 1))
+	f("two epochs", run(1, 1, 2), run(2, 3, 1))
+	f("the second run first", run(1, 3, 2), run(1, 1, 2))
+	f("an empty run first", nil, run(1, 1, 2))
+	f("an empty run behind", run(1, 1, 2), nil)
 	s.wantRead(t, good, sse.Pos{}, 10, run(1, 1, 3))
 }
 
@@ -151,7 +150,7 @@ func testManyStreams(t *testing.T, s *suite) {
 	ids := make([]sse.StreamID, streams)
 	for i := range batches {
 		ids[i] = sse.NewStreamID()
-		batches[i] = reconnect.Batch{Stream: ids[i], Frames: run(uint64(i)+1, 1, 1+i%5)}
+		batches[i] = reconnect.Batch{Stream: ids[i], Runs: Runs(run(uint64(i)+1, 1, 1+i%5))}
 	}
 	if errs := s.Append(t.Context(), batches); errs != nil {
 		t.Fatal(errs)
@@ -160,7 +159,7 @@ func testManyStreams(t *testing.T, s *suite) {
 		s.mustFence(t, ids[i], 10_000)
 	}
 	for i := range batches {
-		batches[i].Frames = run(uint64(i)+1, 1, 3+i%5) // what is there, and two more
+		batches[i].Runs = Runs(run(uint64(i)+1, 1, 3+i%5)) // what is there, and two more
 	}
 	errs := s.Append(t.Context(), batches)
 	if len(errs) != streams {
@@ -237,7 +236,7 @@ func testDoneContext(t *testing.T, s *suite) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	errs := s.Append(ctx, []reconnect.Batch{{Stream: id, Frames: run(1, 3, 1)}, {Stream: id, Frames: nil}})
+	errs := s.Append(ctx, []reconnect.Batch{{Stream: id, Runs: Runs(run(1, 3, 1))}, {Stream: id}})
 	if len(errs) != 2 {
 		t.Fatalf("append: %v", errs)
 	}

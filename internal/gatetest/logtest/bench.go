@@ -20,15 +20,17 @@ func Benchmark(b *testing.B, open func(b *testing.B) reconnect.Journal) {
 			log := open(b)
 			batches := make([]reconnect.Batch, streams)
 			for i := range batches {
-				batches[i] = reconnect.Batch{Stream: sse.NewStreamID(), Limits: limits, Frames: make([]sse.Frame, frames)}
+				batches[i] = reconnect.Batch{Stream: sse.NewStreamID(), Limits: limits}
 			}
 			seq := uint64(1)
 			b.ReportAllocs()
 			for b.Loop() {
 				for i := range batches {
-					for j := range batches[i].Frames {
-						batches[i].Frames[j] = sse.Frame{Pos: sse.Pos{Epoch: 1_790_000_000_123, Seq: seq + uint64(j)}, Kind: sse.KindEvent, Block: block}
+					all := make([]sse.Frame, frames)
+					for j := range all {
+						all[j] = sse.Frame{Pos: sse.Pos{Epoch: 1_790_000_000_123, Seq: seq + uint64(j)}, Kind: sse.KindEvent, Block: block}
 					}
+					batches[i].Runs = []sse.Run{whole(all)}
 				}
 				seq += uint64(frames)
 				if err := errors.Join(log.Append(b.Context(), batches)...); err != nil {
@@ -82,7 +84,7 @@ func Benchmark(b *testing.B, open func(b *testing.B) reconnect.Journal) {
 			frames[i].Block = block
 		}
 		frames[4000].ID = []byte("upstream id")
-		if err := errors.Join(log.Append(b.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Frames: frames}})...); err != nil {
+		if err := errors.Join(log.Append(b.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Runs: Runs(frames)}})...); err != nil {
 			b.Fatal(err)
 		}
 		return log, id, frames

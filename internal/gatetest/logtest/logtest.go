@@ -117,10 +117,29 @@ func run(epoch, seq uint64, n int) []sse.Frame {
 	return frames
 }
 
+// Runs is frames, which must follow one another, in runs of some length each.
+func Runs(frames []sse.Frame) (runs []sse.Run) {
+	for n := 3; len(frames) > 0; n *= 2 {
+		n = min(n, len(frames))
+		runs = append(runs, whole(frames[:n]))
+		frames = frames[n:]
+	}
+	return runs
+}
+
+// whole is frames in one run.
+func whole(frames []sse.Frame) sse.Run {
+	r, err := sse.NewRun(frames)
+	if err != nil {
+		panic(err) // the test is wrong
+	}
+	return r
+}
+
 // append1 appends one stream's frames.
 func (s *suite) append1(t *testing.T, id sse.StreamID, limits reconnect.Limits, frames []sse.Frame) error {
 	t.Helper()
-	errs := s.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Frames: frames}})
+	errs := s.Append(t.Context(), []reconnect.Batch{{Stream: id, Limits: limits, Runs: Runs(frames)}})
 	switch len(errs) {
 	case 0:
 		return nil
