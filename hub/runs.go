@@ -63,6 +63,38 @@ func (s *Stream) AppendRuns(dst []sse.Run, after uint64, maxFrames, maxBytes int
 	return dst
 }
 
+// Frame implements [sse.Page]: it returns a frame as it was appended.
+func (seg *segment) Frame(i int32) sse.Frame {
+	e := &seg.index[i]
+	f := sse.Frame{Kind: e.kind, End: e.how}
+	f.ID, f.Time, f.Meta = seg.beside(e)
+	if e.kind != sse.KindNote {
+		f.Pos = sse.Pos{Epoch: seg.epoch, Seq: e.seq}
+	}
+	if from, to := e.block(); from < to {
+		f.Block = seg.buf[from:to:to]
+	}
+	return f
+}
+
+// Size implements [sse.Page].
+func (seg *segment) Size(from, to int32) int64 {
+	before := uint32(len(seg.buf))
+	if from > 0 {
+		before = seg.index[from-1].at
+	}
+	last := &seg.index[to-1]
+	return int64(last.end-seg.index[from].start) + int64(before-last.at) + entrySize*int64(to-from)
+}
+
+// Moved implements [sse.Page].
+func (seg *segment) Moved() sse.Page {
+	if to := seg.moved.Load(); to != nil {
+		return to
+	}
+	return nil
+}
+
 // run returns the end of the numbered frames in a row that begin at i, of
 // which n are published.
 func (seg *segment) run(i, n int32) int32 {

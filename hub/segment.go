@@ -230,30 +230,6 @@ func (seg *segment) tight() *segment {
 	return c
 }
 
-// Frame implements [sse.Page]: it returns a frame as it was appended.
-func (seg *segment) Frame(i int32) sse.Frame {
-	e := &seg.index[i]
-	f := sse.Frame{Kind: e.kind, End: e.how}
-	f.ID, f.Time, f.Meta = seg.beside(e)
-	if e.kind != sse.KindNote {
-		f.Pos = sse.Pos{Epoch: seg.epoch, Seq: e.seq}
-	}
-	if from, to := e.block(); from < to {
-		f.Block = seg.buf[from:to:to]
-	}
-	return f
-}
-
-// Size implements [sse.Page].
-func (seg *segment) Size(from, to int32) int64 {
-	before := uint32(len(seg.buf))
-	if from > 0 {
-		before = seg.index[from-1].at
-	}
-	last := &seg.index[to-1]
-	return int64(last.end-seg.index[from].start) + int64(before-last.at) + entrySize*int64(to-from)
-}
-
 // after returns the first of the n published entries that stands behind seq.
 func (seg *segment) after(seq uint64, n int32) int32 {
 	lo, hi := int32(0), n

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,10 @@ func TestTighten(t *testing.T) {
 		if last, _ := ring(s); last != old {
 			t.Fatal("a new segment already")
 		}
+		kept := s.AppendRuns(nil, 0, 100, 1<<20)
+		if kept[len(kept)-1].Settle() {
+			t.Fatal("a log is told of a smaller segment already")
+		}
 		time.Sleep(9 * time.Second)
 		if _, bytes := ring(s); bytes != before {
 			t.Fatal("made smaller while frames come")
@@ -47,6 +52,13 @@ func TestTighten(t *testing.T) {
 		c, bytes := ring(s)
 		if old.moved.Load() != c || f.seg.Load() != c || c.readers.Load() != 2 || old.readers.Load() != 0 {
 			t.Fatal("nobody, or not everybody, is in the smaller segment")
+		}
+		whole := kept[len(kept)-1]
+		if !whole.Settle() || whole == kept[len(kept)-1] || whole.Size() != kept[len(kept)-1].Size() || !slices.EqualFunc(whole.Append(nil), kept[len(kept)-1].Append(nil), sameFrame) {
+			t.Error("a log does not find its frames in the smaller segment")
+		}
+		if page, _, _ := whole.Page(); page != sse.Page(c) {
+			t.Error("a log keeps another segment than the ring")
 		}
 		if bytes >= before*3/4 || bytes != c.cost() || h.Stats().RingBytes != bytes {
 			t.Errorf("costs %d, before %d, counted %d", bytes, before, h.Stats().RingBytes)
@@ -72,6 +84,10 @@ func TestTighten(t *testing.T) {
 			}
 		}
 	})
+}
+
+func sameFrame(a, b sse.Frame) bool {
+	return a.Pos == b.Pos && a.Kind == b.Kind && string(a.Block) == string(b.Block)
 }
 
 // A follower that is blocked in a segment that was made smaller does not keep

@@ -3,6 +3,7 @@ package reconnect
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"ssegate/sse"
@@ -229,10 +230,14 @@ func (m *Memory) drop(l *memLog, why Reason) {
 	l.unlink()
 }
 
-// Sweep frees the logs that are past their TTL, in time that grows with the
-// number of logs, and returns how many they were, not counting topics that live
-// on without their frames. It may run beside all else; the owner of m calls it
-// now and then.
+// settleAfter is when a ring that nothing is appended to has been made smaller,
+// if it ever is.
+const settleAfter = time.Minute
+
+// Sweep frees the logs that are past their TTL, and what rings that have become
+// quiet do not use any more, in time that grows with the number of logs. It
+// returns how many were past it, not counting topics that live on without their
+// frames. It may run beside all else; the owner of m calls it now and then.
 func (m *Memory) Sweep() (swept int) {
 	now := m.now().UnixNano()
 	var old []*memLog
@@ -241,18 +246,22 @@ func (m *Memory) Sweep() (swept int) {
 		old = old[:0]
 		s.mu.RLock()
 		for _, l := range s.logs {
-			if at := l.stale.Load(); l.expired(now) || at != 0 && at <= now {
+			if at := l.stale.Load(); l.expired(now) || at != 0 && at <= now || l.loose.Load() {
 				old = append(old, l)
 			}
 		}
 		s.mu.RUnlock()
 		for _, l := range old {
-			if m.expire(l, now) {
+			if l.expired(now) && m.expire(l, now) {
 				swept++
 				continue
 			}
 			l.mu.Lock()
 			m.refresh(l, now)
+			if now-l.touched >= int64(settleAfter) {
+				l.frames.settle()
+				l.loose.Store(false)
+			}
 			l.mu.Unlock()
 		}
 	}

@@ -22,8 +22,17 @@ func (q *frames) add(r sse.Run) {
 		return
 	}
 	q.n += r.Len()
+	q.settle()
 	if last := len(q.runs) - 1; last < 0 || !q.runs[last].Join(&r) {
 		q.runs = append(q.runs, r)
+	}
+}
+
+// settle follows a ring that has put a smaller segment in the place of its last
+// one.
+func (q *frames) settle() {
+	if last := len(q.runs) - 1; last >= 0 {
+		q.runs[last].Settle()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -185,4 +186,72 @@ func TestTopicSteady(t *testing.T) {
 	if n := testing.AllocsPerRun(10_000, next); n != 0 {
 		t.Errorf("%v allocations a frame", n)
 	}
+}
+
+// TestMemorySettles: where a ring has put a smaller page in the place of one,
+// the log does so too: of a stream that is quiet when it is swept, of another
+// with what comes next.
+func TestMemorySettles(t *testing.T) {
+	w := newWorld(t, 0)
+	frames := func(from, to uint64) (all []sse.Frame) {
+		for ; from <= to; from++ {
+			all = append(all, sse.Frame{Pos: sse.Pos{Epoch: 1, Seq: from}, Kind: sse.KindEvent, Block: []byte("data: x\n\n")})
+		}
+		return all
+	}
+	in := func(name string) *movable {
+		l := w.open(named(name), w.now.UnixNano())
+		defer l.mu.Unlock()
+		page, _, _ := l.frames.runs[len(l.frames.runs)-1].Page()
+		return page.(*movable)
+	}
+	add := func(name string, page *movable, from, to int32) {
+		t.Helper()
+		if errs := w.Append(t.Context(), []Batch{{Stream: named(name), Runs: []sse.Run{sse.RunOf(page, from, to)}}}); errs != nil {
+			t.Fatal(errs)
+		}
+	}
+	old, small := &movable{Page: pageOf(frames(1, 10))}, &movable{Page: pageOf(frames(1, 10))}
+	add("quiet", old, 0, 5)
+	add("goes on", old, 0, 5)
+	w.now = w.now.Add(settleAfter)
+	w.Sweep() // too early for what comes now
+	add("quiet", old, 5, 7)
+	old.moved.Store(small)
+	add("goes on", small, 5, 8)
+	if got := in("goes on"); got != small {
+		t.Error("what goes on is still in the old page")
+	}
+	w.now = w.now.Add(settleAfter - 1)
+	if w.Sweep(); in("quiet") != old {
+		t.Error("swept before it is quiet")
+	}
+	w.now = w.now.Add(1)
+	if w.Sweep(); in("quiet") != small {
+		t.Error("what is quiet is still in the old page")
+	}
+	w.want(w.kept("quiet", "goes on"), 7, 8)
+	l := w.open(named("goes on"), w.now.UnixNano())
+	defer l.mu.Unlock()
+	if len(l.frames.runs) != 1 {
+		t.Errorf("%d runs of one page", len(l.frames.runs))
+	}
+}
+
+func pageOf(frames []sse.Frame) sse.Page {
+	page, _, _ := runs(frames...)[0].Page()
+	return page
+}
+
+// movable is a page that another can take the place of.
+type movable struct {
+	sse.Page
+	moved atomic.Pointer[movable]
+}
+
+func (p *movable) Moved() sse.Page {
+	if to := p.moved.Load(); to != nil {
+		return to
+	}
+	return nil
 }

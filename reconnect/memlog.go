@@ -61,6 +61,7 @@ type memLog struct {
 	id      sse.StreamID
 	expires atomic.Int64 // Unix nanoseconds; 0 means never
 	stale   atomic.Int64 // the same of a topic's frames, which end before the log
+	loose   atomic.Bool  // has not been settled since the last Append
 
 	mu      sync.Mutex
 	gone    bool // no longer in its shard
@@ -198,6 +199,7 @@ func (m *Memory) append(b *Batch, now int64) error {
 		m.shift(l, ReasonLength, n, math.MaxInt64)
 	}
 	l.expires.Store(deadline(now, b.Limits.TTL))
+	l.loose.Store(true)
 	l.touched = now
 	queue := !l.queued || wasEnded != (l.tail.Kind == sse.KindEnd)
 	l.mu.Unlock()

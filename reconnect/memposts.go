@@ -57,6 +57,9 @@ func (p *posts) Frame(i int32) sse.Frame {
 	}
 }
 
+// Moved implements [sse.Page]: it is not.
+func (p *posts) Moved() sse.Page { return nil }
+
 // Size implements [sse.Page].
 func (p *posts) Size(from, to int32) int64 {
 	size := postCost * int64(to-from)

@@ -17,6 +17,9 @@ type Page interface {
 	// Size is what the frames from one up to another, exclusive, take of the
 	// page's memory, in bytes. Sizes of parts add up to that of the whole.
 	Size(from, to int32) int64
+	// Moved returns the page that was put in this one's place and has the same
+	// frames at the same indexes, or nil.
+	Moved() Page
 }
 
 // A Run is frames of one stream that follow one another: of one epoch, with
@@ -67,6 +70,8 @@ func (s *slice) Size(from, to int32) int64 {
 	return size
 }
 
+func (s *slice) Moved() Page { return nil }
+
 // Len is the number of frames.
 func (r *Run) Len() int { return int(r.to - r.from) }
 
@@ -109,6 +114,18 @@ func (r *Run) Part(i, j int) Run {
 		page: r.page, first: Pos{Epoch: r.first.Epoch, Seq: r.first.Seq + uint64(i)},
 		from: r.from + int32(i), to: r.from + int32(j),
 	}
+}
+
+// Settle goes on in the page that was put in the place of this run's, so that
+// the old one may be freed, and reports whether there was one.
+func (r *Run) Settle() bool {
+	if r.page != nil {
+		if to := r.page.Moved(); to != nil {
+			r.page = to
+			return true
+		}
+	}
+	return false
 }
 
 // Join adds the frames of next if they lie behind these.
