@@ -61,12 +61,19 @@ func (st *streams) resume(x *exchange, a asks, s *cluster.Stream, after sse.Pos)
 func (st *streams) nothingAfter(x *exchange, a asks, rec registry.Record, after sse.Pos) bool {
 	switch {
 	case after.Seq+1 < rec.Tail.Seq:
-		ownID := a.edgeErr != nil && after.Seq > 0
-		return ownID && rec.End == sse.EndFinished && st.heard(lastWord{rec.Stream, after.Seq, whois(x, a)})
+		return st.onlyMarker(a, rec, after) && st.heard(lastWord{rec.Stream, after.Seq, whois(x, a)})
 	case rec.End == sse.EndLost:
 		return st.heard(lastWord{rec.Stream, 0, whois(x, a)})
 	}
 	return true
+}
+
+// onlyMarker reports whether all that follows is a done marker without an id of
+// its own. A client that has it shows the same id as one that has not. Of
+// anything more, it may have got a part.
+func (st *streams) onlyMarker(a asks, rec registry.Record, after sse.Pos) bool {
+	return rec.End == sse.EndFinished && after.Seq > 0 && after.Seq+2 == rec.Tail.Seq && // the marker, and the end
+		a.edgeErr != nil && string(a.lastID) == string(rec.UpstreamID)
 }
 
 // over answers who comes back to a stream that has ended and has all of it.

@@ -369,9 +369,9 @@ const toldFor = 10 * time.Minute
 
 // lastWord is what a client was told about a stream that has ended: that it is
 // lost (after is 0), or everything behind a position. The latter matters where
-// the backend's last events have no id of their own: a client comes back for
-// them with the id before, whether it has them or not. They are sent once more,
-// rather than never, but not again and again.
+// the backend's done marker has no id of its own: a client comes back for
+// it with the id before, whether it has it or not. It is sent once more,
+// rather than never, but not again and again. See onlyMarker.
 type lastWord struct {
 	stream sse.StreamID
 	after  uint64

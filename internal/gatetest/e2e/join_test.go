@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -99,5 +100,40 @@ func TestDoneWithoutID(t *testing.T) {
 		defer last.Close()
 		return last.Resp.StatusCode == 204
 	})
+	b.Idle()
+}
+
+// TestFinishedAgain: who comes back to a finished stream with an id of the
+// backend's gets all that follows it, each time: a reply that was written need
+// not have arrived. Only behind the last id is there an end to it.
+func TestFinishedAgain(t *testing.T) {
+	b := NewBackend(t)
+	n := Start(t, bin, "one", config(b.URL, ""))
+	f := func(path, body, id string, behind ...string) (again *Stream) {
+		t.Helper()
+		c := make(chan *Stream, 1)
+		go func() { c <- EventSource(t, n.URL+path, "") }()
+		run := b.Next()
+		run.Head()
+		run.Send(body)
+		run.End()
+		(<-c).Rest()
+		for range 4 {
+			again = EventSource(t, n.URL+path, id)
+			got, _ := again.Rest()
+			want(t, got, behind)
+		}
+		return again
+	}
+	marked := "id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: [DONE]\n\n"
+	f("/hold?marked", marked, "1", "b", "[DONE]")
+	again := f("/hold?near", strings.ReplaceAll(marked, "id: ", "id: n"), "n2", "[DONE]")
+	Eventually(t, "a 204", func() bool {
+		last := EventSource(t, n.URL+"/hold?near", again.LastID)
+		defer last.Close()
+		return last.Resp.StatusCode == 204
+	})
+	f("/hold?usage", "id: u1\ndata: a\n\ndata: usage\n\ndata: [DONE]\n\n", "u1", "usage", "[DONE]")
+	f("/hold?one", "id: o\ndata: a\n\nid: o\ndata: b\n\nid: o\ndata: [DONE]\n\n", "o", "b", "[DONE]")
 	b.Idle()
 }
