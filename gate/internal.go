@@ -178,13 +178,14 @@ func (g *Gate) register() {
 	g.registerPush()
 }
 
-// registerMemory names what the log in memory has dropped, where that is the
-// log.
+// registerMemory names what the log in memory holds and has dropped, where that
+// is the log.
 func (g *Gate) registerMemory() {
 	m := g.drivers.memory
 	if m == nil {
 		return
 	}
+	g.metrics.NewGauge("ssegate_log_bytes", func() float64 { return float64(m.Log.Stats().Bytes) })
 	for why := range len(m.Log.Stats().Dropped) {
 		name := fmt.Sprintf("ssegate_log_frames_dropped_total{reason=%q}", reconnect.Reason(why))
 		g.metrics.NewGauge(name, func() float64 { return float64(m.Log.Stats().Dropped[why].Frames) })
