@@ -59,8 +59,8 @@ func (q *queueTest) frame() sse.Frame {
 	return f
 }
 
-// skip leaves numbers out, or begins an epoch, now and then.
-func (q *queueTest) skip(of int) bool {
+// jump leaves numbers out, or begins an epoch, now and then.
+func (q *queueTest) jump(of int) bool {
 	switch q.r.IntN(of) {
 	case 0:
 		q.at.Seq += 1 + uint64(q.r.IntN(4))
@@ -75,7 +75,7 @@ func (q *queueTest) skip(of int) bool {
 }
 
 func (q *queueTest) push() {
-	q.skip(200)
+	q.jump(200)
 	f := q.frame()
 	if got := q.q.push(&f); got != q.cost(f) {
 		q.t.Fatal("cost", got)
@@ -84,7 +84,7 @@ func (q *queueTest) push() {
 }
 
 func (q *queueTest) add() {
-	if q.skip(20) || q.page.Len() == 0 {
+	if q.jump(20) || q.page.Len() == 0 {
 		frames := make([]sse.Frame, 1+q.r.IntN(100))
 		for i := range frames {
 			frames[i] = q.frame()
