@@ -382,59 +382,6 @@ func TestExamplesWithCurl(t *testing.T) {
 	run(t, steps, addresses, "README.md")
 }
 
-// step is a command in a block of kind console, and what it prints.
-type step struct{ command, want string }
-
-func (b *block) steps() (out []step) {
-	for line := range strings.Lines(b.text) {
-		if c, ok := strings.CutPrefix(line, "$ "); ok {
-			out = append(out, step{command: strings.TrimSpace(c)})
-		} else {
-			out[len(out)-1].want += line
-		}
-	}
-	return out
-}
-
-// background is a command that a page runs beside the others, with a file for
-// what it prints.
-var background = regexp.MustCompile(`>(\S+) &$`)
-
-// run runs the steps in one shell, with other addresses, and compares what they
-// print. env is more of its environment.
-func run(t *testing.T, steps []step, addresses map[string]string, page string, env ...string) {
-	t.Helper()
-	const between = "\n---8<---\n"
-	var script strings.Builder
-	for _, s := range steps {
-		c := s.command
-		for said, is := range addresses {
-			c = strings.ReplaceAll(c, said+"/", is+"/")
-		}
-		if strings.Contains(c, ":808") {
-			t.Fatalf("an address that is none of the page's: %s", c)
-		}
-		script.WriteString(c + "\n")
-		if m := background.FindStringSubmatch(c); m != nil {
-			script.WriteString("until [ -s " + m[1] + " ]; do sleep 0.01; done\n")
-		}
-		script.WriteString("printf '\\n---8<---\\n'\n")
-	}
-	script.WriteString("kill $(jobs -p) 2>/dev/null; wait\n")
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
-	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), env...)
-	out, err := cmd.CombinedOutput()
-	parts := strings.Split(string(out), between)
-	if len(parts) <= len(steps) {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for i, s := range steps {
-		if got := parts[i]; !pattern(s.want).MatchString(got) {
-			t.Errorf("$ %s\ngot:\n%s\n%s says:\n%s", s.command, got, page, s.want)
-		}
-	}
-}
-
 // demoPorts asks a demo where its nodes listen.
 func demoPorts(t *testing.T, page string) (ports []string) {
 	t.Helper()
