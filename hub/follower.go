@@ -288,9 +288,9 @@ func (f *Follower) act(v verdict) {
 		h := f.s.h
 		h.wheel.remove(f)
 		f.s.remove(f)
+		h.count.leave(v.why) // before it hears of it, who may look at once
 		f.conn.Close(v.how)
 		h.count.followers.Add(-1)
-		h.count.leave(v.why)
 		if f.s.o.Left != nil {
 			f.s.o.Left(f, v.why)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ssegate/internal/gatetest/browser"
 )
 
 // TestPage does in a real browser what a person would do: asks, cuts the
@@ -19,69 +21,65 @@ func TestPage(t *testing.T) {
 	for _, mode := range []string{"eventsource", "post"} {
 		t.Run(mode, func(t *testing.T) {
 			d := running(t)
-			b := openBrowser(t)
-			b.open(d.URL())
-			b.until("the page is ready", "document.querySelector('#ask')?.disabled === false")
-			b.click("input[value=" + mode + "]")
-			b.click("input[value='60']")
+			b := tab{browser.Open(t)}
+			b.Go(d.URL())
+			b.Until("document.querySelector('#ask')?.disabled === false") // the page is ready
+			b.Click("input[value=" + mode + "]")
+			b.Click("input[value='60']")
 			words := func(n int) {
-				b.until(fmt.Sprintf("word %d is there", n), fmt.Sprintf("document.querySelector('#received')?.textContent >= %d", n))
+				b.Until(fmt.Sprintf("document.querySelector('#received')?.textContent >= %d", n))
 			}
-			b.click("#ask")
+			b.Click("#ask")
 			words(5)
 			unwanted, _, _ := strings.Cut(b.text("#last-id"), ".")
-			b.until("the page knows the stream's name", "document.querySelector('#stream').textContent !== 'none'")
-			b.click("#ask") // again: the first answer is not wanted any more
-			b.until("another answer begins", fmt.Sprintf("!document.querySelector('#last-id').textContent.startsWith('%s.')", unwanted))
+			b.Until("document.querySelector('#stream').textContent !== 'none'")                                 // the page knows the stream's name
+			b.Click("#ask")                                                                                     // again: the first answer is not wanted any more
+			b.Until(fmt.Sprintf("!document.querySelector('#last-id').textContent.startsWith('%s.')", unwanted)) // another answer begins
 			words(12)
-			b.until("node 1 is seen to read and to serve", "document.querySelector('.node.n1.reads.serves')")
+			b.Until("document.querySelector('.node.n1.reads.serves')") // node 1 is seen to read and to serve
 
-			b.click("#cut")
+			b.Click("#cut")
 			run, _, _ := strings.Cut(b.text("#last-id"), ".")
 			received := b.text("#received")
-			b.until("the page sees the model go on without it", "document.querySelectorAll('.cell.waits').length > 5")
+			b.Until("document.querySelectorAll('.cell.waits').length > 5") // the page sees the model go on without it
 			if now := b.text("#received"); now != received {
 				t.Errorf("there were %s words at the cut, and %s later", received, now)
 			}
-			b.click("#cut") // which says "Come back" now
-			b.until("the missed words are there", "document.querySelectorAll('.cell.late').length > 5")
+			b.Click("#cut")                                               // which says "Come back" now
+			b.Until("document.querySelectorAll('.cell.late').length > 5") // the missed words are there
 			words(40)
 
-			b.call("Page.reload", nil, nil)
-			b.until("the page is there again and goes on", "log.textContent.includes('page loaded again')")
+			b.Reload()
+			b.Until("log.textContent.includes('page loaded again')") // the page is there again and goes on
 			words(55)
 
-			b.click(".node.n2 .hop")
-			b.until("node 2 serves and node 1 reads", "document.querySelector('.node.n2.serves') && document.querySelector('.node.n1.reads')")
+			b.Click(".node.n2 .hop")
+			b.Until("document.querySelector('.node.n2.serves') && document.querySelector('.node.n1.reads')") // node 2 serves and node 1 reads
 			words(70)
 
-			b.click(".node.n1 .kill")
-			b.until("node 1 is down", "document.querySelector('.node.n1.off')")
+			b.Click(".node.n1 .kill")
+			b.Until("document.querySelector('.node.n1.off')") // node 1 is down
 			refused(t, "127.0.0.1:"+d.nodes.state()[0].Port)
-			b.until("another node has taken over", "document.querySelector('.node.reads:not(.n1)')")
+			b.Until("document.querySelector('.node.reads:not(.n1)')") // another node has taken over
 			words(90)
 
 			// Just behind a word: one that the page has seen and the log has
 			// not would have to be told twice.
-			b.until("a word comes", fmt.Sprintf("received.textContent > %s", b.text("#received")))
-			b.click(".node.n2 .kill")
-			b.until("the page has come back at node 3", "document.querySelector('.node.n3.serves')")
-			b.click(".node.n1 .kill") // which says "Start" now
-			b.until("node 1 is up", "document.querySelector('.node.n1:not(.off)')")
-			b.click(".node.n1 .hop")
-			b.until("node 1 serves again", "document.querySelector('.node.n1.serves')")
+			b.Until(fmt.Sprintf("received.textContent > %s", b.text("#received"))) // a word comes
+			b.Click(".node.n2 .kill")
+			b.Until("document.querySelector('.node.n3.serves')")    // the page has come back at node 3
+			b.Click(".node.n1 .kill")                               // which says "Start" now
+			b.Until("document.querySelector('.node.n1:not(.off)')") // node 1 is up
+			b.Click(".node.n1 .hop")
+			b.Until("document.querySelector('.node.n1.serves')") // node 1 serves again
 
-			b.until("the answer has ended", "document.querySelector('.story.good, .story.wrong')")
-			b.until("the page knows how often the model went on", fmt.Sprintf("document.querySelector('#goes-on').textContent == %d", d.model.state(run).Continued))
-			var shown []string
-			if err := b.eval("[...prose.querySelectorAll('span')].map(e => e.textContent)", &shown); err != nil {
-				t.Fatal(err)
-			}
+			b.Until("document.querySelector('.story.good, .story.wrong')")                                             // the answer has ended
+			b.Until(fmt.Sprintf("document.querySelector('#goes-on').textContent == %d", d.model.state(run).Continued)) // the page knows how often the model went on
+			shown := browser.Value[[]string](b.Browser, "[...prose.querySelectorAll('span')].map(e => e.textContent)")
 			if got, want := strings.Join(shown, " "), strings.Join(d.model.words, " "); got != want {
 				t.Errorf("the page shows\n%s\nwant\n%s", got, want)
 			}
-			var cells int
-			b.eval("document.querySelectorAll('#ledger .cell:is(.n1, .n2, .n3):not(.wrong, .waits)').length", &cells)
+			cells := browser.Value[int](b.Browser, "document.querySelectorAll('#ledger .cell:is(.n1, .n2, .n3):not(.wrong, .waits)').length")
 			if cells != len(d.model.words) {
 				t.Errorf("%d cells are filled, want %d", cells, len(d.model.words))
 			}
@@ -100,12 +98,10 @@ func TestPage(t *testing.T) {
 			if s := d.model.state(unwanted); s.Word == len(d.model.words) {
 				t.Error("the model has written the whole of an answer that was not wanted any more")
 			}
-			var tried int
-			b.eval("document.querySelectorAll('#try .done').length", &tried)
-			if tried != 4 {
+			if tried := browser.Value[int](b.Browser, "document.querySelectorAll('#try .done').length"); tried != 4 {
 				t.Errorf("%d of 4 things count as tried", tried)
 			}
-			for _, e := range b.exceptions() {
+			for _, e := range b.Thrown() {
 				t.Errorf("the page threw %s", e)
 			}
 			if t.Failed() {
@@ -113,6 +109,19 @@ func TestPage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tab is the demo's page in a browser.
+type tab struct{ *browser.Browser }
+
+// text is the text of the first element that a selector finds.
+func (b tab) text(selector string) string {
+	return browser.Value[string](b.Browser, fmt.Sprintf("document.querySelector(%q)?.textContent ?? ''", selector))
+}
+
+// log is what the page has noted, newest first.
+func (b tab) log() string {
+	return browser.Value[string](b.Browser, "document.querySelector('#log').innerText")
 }
 
 // refused waits until nobody listens at an address any more.
@@ -162,18 +171,17 @@ func TestPageSeesFaults(t *testing.T) {
 	defer front.Close()
 	defer front.CloseClientConnections()
 
-	b := openBrowser(t)
-	b.open(front.URL)
-	b.until("the page is ready", "document.querySelector('#ask')?.disabled === false")
-	b.click("#ask")
-	b.until("there is a verdict", "document.querySelector('.story.wrong') && document.querySelector('.law.wrong #runs')")
+	b := tab{browser.Open(t)}
+	b.Go(front.URL)
+	b.Until("document.querySelector('#ask')?.disabled === false") // the page is ready
+	b.Click("#ask")
+	b.Until("document.querySelector('.story.wrong') && document.querySelector('.law.wrong #runs')") // there is a verdict
 	for id, want := range map[string]string{"#received": "6", "#lost": "2", "#repeated": "1", "#runs": "2"} {
 		if got := b.text(id); got != want {
 			t.Errorf("%s says %q, want %q", id, got, want)
 		}
 	}
-	var wrong []string
-	b.eval("[...document.querySelectorAll('#ledger .wrong')].map(e => e.textContent)", &wrong)
+	wrong := browser.Value[[]string](b.Browser, "[...document.querySelectorAll('#ledger .wrong')].map(e => e.textContent)")
 	if got := strings.Join(wrong, " "); got != "3 4 6" {
 		t.Errorf("cells %s are red, want 3 4 6", got)
 	}

@@ -68,7 +68,7 @@ func Open(t testing.TB) *Browser {
 	var stderr bytes.Buffer
 	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-		"--user-data-dir="+profile, "--remote-debugging-pipe", "about:blank")
+		"--user-data-dir="+profile, "--window-size=1280,1000", "--remote-debugging-pipe", "about:blank")
 	cmd.Env = append(os.Environ(), "HOME="+profile)
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4, as the flag wants
 	cmd.Stderr = &stderr
@@ -246,6 +246,27 @@ func (b *Browser) Until(condition string) {
 			b.t.Fatalf("browser: waited in vain until %s (%v); the page shows:\n%s", condition, err, text)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Click presses the mouse where a person would see the first element that a selector finds.
+func (b *Browser) Click(selector string) {
+	b.t.Helper()
+	var at struct{ X, Y float64 }
+	err := b.Eval(fmt.Sprintf(`(() => {
+		const e = document.querySelector(%q)
+		if (e.disabled) throw new Error('it is disabled')
+		e.scrollIntoView({block: 'nearest'})
+		const r = e.getBoundingClientRect()
+		const x = r.left + r.width / 2, y = r.top + r.height / 2
+		if (!e.contains(document.elementFromPoint(x, y))) throw new Error('something else lies over it')
+		return {X: x, Y: y}
+	})()`, selector), &at)
+	if err != nil {
+		b.t.Fatalf("browser: click on %s: %v", selector, err)
+	}
+	for _, what := range []string{"mousePressed", "mouseReleased"} {
+		b.Call("Input.dispatchMouseEvent", map[string]any{"type": what, "x": at.X, "y": at.Y, "button": "left", "clickCount": 1}, nil)
 	}
 }
 
