@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestCORSOrigins(t *testing.T) {
@@ -66,36 +65,4 @@ func TestCORSFields(t *testing.T) {
 	f(CORS{Origins: []string{"https://a"}}, "https://b", "Vary=Origin")
 	f(CORS{Origins: []string{"https://a"}}, "", "Vary=Origin")
 	f(CORS{Origins: []string{"https://a"}, Credentials: true}, "https://a", "Allow-Credentials=true; Allow-Origin=https://a; "+expose+"; Vary=Origin")
-}
-
-func TestRate(t *testing.T) {
-	var r Rate
-	now := time.Unix(1_000, 0)
-	if _, ok := r.Take("a", now); !ok {
-		t.Fatal("without a limit somebody was refused")
-	}
-	r.Set(10)
-	for i := range 10 {
-		if _, ok := r.Take("a", now); !ok {
-			t.Fatalf("number %d of 10 was refused", i)
-		}
-	}
-	wait, ok := r.Take("a", now)
-	if ok || wait != 100*time.Millisecond {
-		t.Fatalf("the eleventh: %v, wait %v", ok, wait)
-	}
-	if _, ok := r.Take("b", now); !ok {
-		t.Fatal("somebody else was refused")
-	}
-	if _, ok := r.Take("a", now.Add(wait)); !ok {
-		t.Fatal("refused after the wait that it was told")
-	}
-	// Whose bucket is full again is forgotten.
-	for i := range 1000 {
-		r.Take(string(rune('c'+i)), now)
-	}
-	r.Take("a", now.Add(3*time.Second))
-	if n := len(r.full); n != 1 {
-		t.Fatalf("%d are remembered", n)
-	}
 }

@@ -62,8 +62,8 @@ type Proxy struct {
 	cors     atomic.Pointer[CORS]
 	push     atomic.Pointer[PushConfig] // nil: off
 	counters counters
-	perIP    Rate // requests
-	perWho   Rate
+	perIP    requestRate
+	perWho   requestRate
 
 	swap     sync.Mutex // over what table is made of
 	given    *Table

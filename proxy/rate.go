@@ -3,73 +3,36 @@ package proxy
 import (
 	"net/http"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"ssegate/internal/rate"
 )
 
-// Rate bounds how often each of many may do something: so many times a
-// second, and as many at once. All methods may be called concurrently; the
-// zero value lets everything pass.
-//
-// Of each it keeps one time, that at which its bucket will be full again
-// (GCRA). Whose bucket is full is forgotten, so what is kept is bounded by
-// what was let pass within the last second.
-type Rate struct {
-	on     atomic.Bool // there is a limit
-	mu     sync.Mutex
-	second int // allowed; 0: no limit
-	full   map[string]time.Time
-	swept  time.Time
+// requestRate bounds how many requests a second each of many may send, and as
+// many at once. The zero value lets everything pass.
+type requestRate struct {
+	second atomic.Int64 // allowed; 0: any number
+	kept   rate.Limiter
 }
 
-// Set changes the limit, at once and for everybody; 0: none.
-func (r *Rate) Set(perSecond int) {
-	r.mu.Lock()
-	r.second = perSecond
-	r.on.Store(perSecond > 0)
-	r.full = nil
-	r.mu.Unlock()
-}
+// on reports whether there is a limit.
+func (r *requestRate) on() bool { return r.second.Load() > 0 }
 
-// Take reports whether key may now, and if not, after how long it may.
-func (r *Rate) Take(key string, now time.Time) (wait time.Duration, ok bool) {
-	if !r.on.Load() {
-		return 0, true
+// take reports after how long key may: 0 is now.
+func (r *requestRate) take(key string, now time.Time) (wait time.Duration) {
+	most := int(r.second.Load())
+	if most <= 0 {
+		return 0
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.second <= 0 {
-		return 0, true
-	}
-	each := time.Second / time.Duration(r.second)
-	if now.Sub(r.swept) >= time.Second {
-		r.swept = now
-		for k, t := range r.full {
-			if !t.After(now) {
-				delete(r.full, k)
-			}
-		}
-	}
-	t := r.full[key]
-	if t.Before(now) {
-		t = now
-	}
-	if t = t.Add(each); t.Sub(now) > time.Second {
-		return t.Sub(now) - time.Second, false
-	}
-	if r.full == nil {
-		r.full = make(map[string]time.Time)
-	}
-	r.full[key] = t
-	return 0, true
+	return r.kept.Take(key, 1, most, most, now)
 }
 
 // SetRates swaps how many requests a second one address and one principal may
 // send; 0: any number.
 func (p *Proxy) SetRates(perIP, perPrincipal int) {
-	p.perIP.Set(perIP)
-	p.perWho.Set(perPrincipal)
+	p.perIP.second.Store(int64(perIP))
+	p.perWho.second.Store(int64(perPrincipal))
 }
 
 // What is told to who sends more than it may.
@@ -80,9 +43,9 @@ var (
 
 // limited is true for a request that came too soon after others of key; it has
 // been answered then.
-func (p *Proxy) limited(x *exchange, rate *Rate, key string, why refusal) bool {
-	wait, ok := rate.Take(key, time.Now())
-	if ok {
+func (p *Proxy) limited(x *exchange, of *requestRate, key string, why refusal) bool {
+	wait := of.take(key, time.Now())
+	if wait == 0 {
 		return false
 	}
 	if x.eventSource() {
@@ -95,7 +58,7 @@ func (p *Proxy) limited(x *exchange, rate *Rate, key string, why refusal) bool {
 
 // limitedPrincipal is limited for who sends the request, where that is known.
 func (p *Proxy) limitedPrincipal(x *exchange) bool {
-	if !p.perWho.on.Load() {
+	if !p.perWho.on() {
 		return false
 	}
 	who := principal(x)
@@ -112,9 +75,9 @@ func retryAfter(wait time.Duration) string {
 // who names the principal of a request, "" for nobody in particular.
 func (p *Proxy) LimitPrincipals(h http.Handler, who func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p.perWho.on.Load() {
+		if p.perWho.on() {
 			if name := who(r); name != "" {
-				if wait, ok := p.perWho.Take(string(subject(name)), time.Now()); !ok {
+				if wait := p.perWho.take(string(subject(name)), time.Now()); wait > 0 {
 					why := tooManyOfPrincipal
 					p.counters.refused(why.reason)
 					id := requestID(r.Header.Get("X-Request-Id"))

@@ -1,11 +1,35 @@
 package proxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 )
+
+// A limit holds from when it is set, and 0 is none.
+func TestRequestRate(t *testing.T) {
+	var r requestRate
+	now := time.Unix(1_000, 0)
+	for _, most := range []int{0, 3, 10, 0} {
+		r.second.Store(int64(most))
+		now = now.Add(time.Second)
+		passed := 0
+		for range 20 {
+			if r.take("a", now) == 0 {
+				passed++
+			}
+		}
+		if want := cmp.Or(most, 20); passed != want || r.on() != (most > 0) {
+			t.Errorf("of %d a second %d pass", most, passed)
+		}
+		if wait := r.take("a", now); most > 0 && wait != time.Second/time.Duration(most) {
+			t.Errorf("of %d a second one more waits %v", most, wait)
+		}
+	}
+}
 
 // Whom the limit of principals refuses is told which request it was, as with
 // any other refusal.

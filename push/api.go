@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"ssegate/auth"
+	"ssegate/internal/rate"
 )
 
 // API takes messages, streams and questions over HTTP. It is an http.Handler
@@ -26,7 +27,7 @@ type API struct {
 	cfg      Config
 	mux      *http.ServeMux
 	opt      atomic.Pointer[settings]
-	rate     rate
+	rate     rate.Limiter // of messages, each publisher's
 	stats    counters
 	receipts receipts
 	conns    directory

@@ -358,7 +358,7 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 func (p *pipe) pace(ctx context.Context) bool {
 	for p.c.opt.Rate > 0 {
 		n := min(len(p.blocks), p.c.opt.Burst)
-		wait := p.c.rate.take(p.c.publisher(), n, p.c.opt.Rate, p.c.opt.Burst, time.Now())
+		wait := p.c.rate.Take(p.c.publisher(), n, p.c.opt.Rate, p.c.opt.Burst, time.Now())
 		if wait == 0 {
 			return true
 		}

@@ -46,12 +46,13 @@ var rooms = map[string][]string{
 	"bus/rabbit":         {"bus", "bus/internal/link", "sse", amqpPath},
 	"bus/redisbus":       {"bus", "bus/internal/link", "sse", redisPath},
 	"discover":           nil,
+	"internal/rate":      nil,
 	"discover/consul":    {"discover", "reconnect", consulPath}, // reconnect for its Backoff
 	"cluster":            {"bus", "hub", "reconnect", "registry", "sse"},
 	"auth":               {"registry", josePath},
-	"push":               {"auth", "cluster", "reconnect", "registry", "sse"},
+	"push":               {"auth", "cluster", "internal/rate", "reconnect", "registry", "sse"},
 	"push/client":        nil,
-	"proxy":              {"auth", "cluster", "discover", "hub", "intake", "push", "reconnect", "registry", "sse", fasthttpPath, zapPath, metricsPath, sysPath, brotliPath, compressPath},
+	"proxy":              {"auth", "cluster", "discover", "hub", "intake", "internal/rate", "push", "reconnect", "registry", "sse", fasthttpPath, zapPath, metricsPath, sysPath, brotliPath, compressPath},
 	"gate": {
 		"auth", "bus", "bus/rabbit", "bus/redisbus", "cluster", "discover", "discover/consul", "hub", "proxy",
 		"push", "reconnect", "reconnect/redislog", "registry", "registry/redisreg", "sse",
