@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"ssegate/hub"
@@ -42,9 +41,6 @@ type Filter struct {
 	Connection        string // its id
 	Secondary         bool   // this is not the first of its topics
 }
-
-// ErrMeta says that bytes are no Meta of this version.
-var ErrMeta = errors.New("cluster: not the meta data of a message")
 
 // The form of a Meta: metaVersion, flags, then in the order of the flags what
 // they say is there; texts with their length before them.
@@ -91,29 +87,6 @@ func (m *Meta) Encode() []byte {
 		}
 	}
 	return b
-}
-
-// DecodeMeta reads what Encode wrote; nil is the zero Meta. The error is
-// ErrMeta.
-func DecodeMeta(b []byte) (m Meta, err error) {
-	if b == nil {
-		return m, nil
-	}
-	var v metaView
-	if !v.read(b) {
-		return m, ErrMeta
-	}
-	m = Meta{
-		Expires: v.expires, Session: string(v.session), KB: string(v.kb), Task: string(v.task),
-		Connection: string(v.connection), Primary: v.flags&metaPrimary != 0,
-	}
-	switch {
-	case v.flags&metaLow != 0:
-		m.Priority = PriorityLow
-	case v.flags&metaHigh != 0:
-		m.Priority = PriorityHigh
-	}
-	return m, nil
 }
 
 // metaView is a Meta that shares the bytes it was read from: it is read for

@@ -245,16 +245,6 @@ func (r *Run) Cancelled(t testing.TB) {
 	}
 }
 
-// Gone reports whether whoever asked has left by now.
-func (r *Run) Gone() bool {
-	select {
-	case <-r.gone:
-		return true
-	default:
-		return false
-	}
-}
-
 // FreePort is a loopback address that nobody listens on just now.
 func FreePort(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -16,8 +16,7 @@ import (
 // World is a source whose services are known.
 type World struct {
 	Source discover.Source
-	// Set makes these URLs the endpoints of a service; nil for a source that
-	// never changes.
+	// Set makes these URLs the endpoints of a service.
 	Set func(service string, urls ...string)
 }
 
@@ -174,22 +173,9 @@ func endsWithContext(t *testing.T, w World) {
 	}
 }
 
-// unknown: a service that is not there (yet) has no endpoints, or is an error
-// where it can never be.
+// unknown: a service that is not there yet has no endpoints.
 func unknown(t *testing.T, w World) {
 	watch := Watch(t, w.Source, "nowhere")
-	if w.Set == nil {
-		select {
-		case err := <-watch.ended:
-			watch.ended <- err
-			if err == nil {
-				t.Error("Watch of a service that can never be ended without an error")
-			}
-		case <-time.After(patience):
-			t.Error("Watch of a service that can never be goes on")
-		}
-		return
-	}
 	watch.Want()
 	w.Set("nowhere", "http://127.0.0.1:9")
 	watch.Want("http://127.0.0.1:9")
@@ -202,18 +188,12 @@ func twoWatchers(t *testing.T, w World) {
 	if err := a.End(); err != nil {
 		t.Error(err)
 	}
-	if w.Set == nil {
-		return
-	}
 	w.Set("one", "http://127.0.0.1:9")
 	b.Want("http://127.0.0.1:9")
 	a.Quiet()
 }
 
 func changes(t *testing.T, w World) {
-	if w.Set == nil {
-		return // never
-	}
 	watch := Watch(t, w.Source, "one")
 	first := watch.Want("http://127.0.0.1:8001")
 	w.Set("one", "http://127.0.0.1:8001", "http://127.0.0.1:9001")

@@ -20,18 +20,12 @@ func FastAPI(t testing.TB, env ...string) *Proc {
 	return forTest(t, fastAPI(env))
 }
 
-// StartFastAPI is [FastAPI] without a test; dir may be empty. The caller closes it.
-func StartFastAPI(dir string, env ...string) (*Proc, error) { return start(nil, dir, fastAPI(env)) }
-
 // Spring starts examples/spring-agent for t. URL is "http://127.0.0.1:PORT". Properties such as "--agent.heartbeat=1s"
 // and "--agent.step=20ms" are handed to it. GET /runs tells how often it ran; see [Report]. It takes a few seconds.
 func Spring(t testing.TB, args ...string) *Proc {
 	t.Helper()
 	return forTest(t, spring(args))
 }
-
-// StartSpring is [Spring] without a test; dir may be empty. The caller closes it.
-func StartSpring(dir string, args ...string) (*Proc, error) { return start(nil, dir, spring(args)) }
 
 // Report is what the example backends tell at GET /runs: Spring's of /AutoAgent, FastAPI's by endpoint, under
 // "deepsearch" and "events".

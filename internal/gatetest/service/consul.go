@@ -24,9 +24,6 @@ func Consul(t testing.TB) *Proc {
 	return forTest(t, consul())
 }
 
-// StartConsul is [Consul] without a test; dir may be empty. The caller closes it.
-func StartConsul(dir string) (*Proc, error) { return start(nil, dir, consul()) }
-
 func consul() service {
 	return service{
 		name:    "consul",

@@ -19,11 +19,6 @@ func Nginx(t testing.TB, http func(addr string) string) *Proc {
 	return forTest(t, nginx(http))
 }
 
-// StartNginx is [Nginx] without a test; dir may be empty. The caller closes it.
-func StartNginx(dir string, http func(addr string) string) (*Proc, error) {
-	return start(nil, dir, nginx(http))
-}
-
 const nginxConf = `daemon off;
 worker_processes 1;
 pid %[1]s/nginx.pid;
