@@ -175,16 +175,16 @@ func (x *exchange) outgoing() http.Header {
 		}
 	}
 	set("X-Request-Id", x.reqID)
-	x.forwarded(h, trusted, set)
+	x.forwarded(h, set)
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // or the transport names itself
 	}
-	x.ownHop(h, set)
+	x.ownHop(set)
 	return h
 }
 
 // ownHop sets the header lines that are about the hop to the upstream.
-func (x *exchange) ownHop(h http.Header, set func(name, value string)) {
+func (x *exchange) ownHop(set func(name, value string)) {
 	trailers := false
 	for v := range x.headers("Te") {
 		trailers = trailers || hasToken(v, "trailers")
@@ -224,7 +224,7 @@ func (x *exchange) namedHop() map[string]bool {
 
 // forwarded tells the upstream who asked. What the client itself said of that
 // has been dropped, unless it is a trusted proxy: then we add to it.
-func (x *exchange) forwarded(h http.Header, trusted bool, set func(name, value string)) {
+func (x *exchange) forwarded(h http.Header, set func(name, value string)) {
 	if x.peer.IsValid() {
 		peer := x.peer.String()
 		if prior := h["X-Forwarded-For"]; len(prior) > 0 {

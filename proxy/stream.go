@@ -33,14 +33,14 @@ func (st *streams) streaming(x *exchange, up *answer) {
 		return
 	}
 	run := st.start(x.route, a, false)
-	st.open(x, a, run, up)
+	st.open(x, run, up)
 	route, print := x.route, st.printOf(x, a)
 	st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false,
 		func() { st.pump(run, route, print, up, body) })
 }
 
 // open tells a stream what its upstream has answered.
-func (st *streams) open(x *exchange, a asks, run *started, up *answer) {
+func (st *streams) open(x *exchange, run *started, up *answer) {
 	if x.route.Takeover {
 		run.s.KeepRequest(x.keepRequest())
 	}
@@ -72,7 +72,7 @@ func (st *streams) run(x *exchange, a asks, run *started) {
 		run.giveUp(here)
 		return
 	}
-	st.open(x, a, run, up)
+	st.open(x, run, up)
 	route, print := x.route, st.printOf(x, a)
 	pump := func() { st.pump(run, route, print, up, body) }
 	if here {
@@ -136,7 +136,7 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 			return true
 		}
 		run.s.Announce()
-		st.open(x, a, run, r.up)
+		st.open(x, run, r.up)
 		route, print := x.route, st.printOf(x, a)
 		st.follow(x, run.s, keepHead(r.up.resp, x.header("Origin")), a, sse.Pos{}, false,
 			func() { st.pump(run, route, print, r.up, body) })

@@ -338,9 +338,9 @@ func (r *reader) number(field string, v span, most int64, what string) (int64, b
 }
 
 // seconds is the value of a member that says how long a message is good for.
-func (r *reader) seconds(field string, v span) (time.Duration, bool) {
-	n, ok := r.number(field, v, int64(r.style.maxTTL/time.Second), "a whole number of seconds")
-	return time.Duration(n) * time.Second, ok
+func (r *reader) seconds(field string, v span) time.Duration {
+	n, _ := r.number(field, v, int64(r.style.maxTTL/time.Second), "a whole number of seconds")
+	return time.Duration(n) * time.Second
 }
 
 // read checks the members and notes what they say.
@@ -382,7 +382,7 @@ func (r *reader) read(m *message, e *envelope) {
 			r.wrong("metadata.priority", "is "+quote(string(s))+", want low, normal or high")
 		}
 	}
-	m.ttl, _ = r.seconds("metadata.ttl", e.ttl)
+	m.ttl = r.seconds("metadata.ttl", e.ttl)
 	r.number("metadata.retry_count", e.retry, 1_000_000, "a whole number")
 }
 

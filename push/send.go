@@ -170,7 +170,7 @@ func (c *call) readSendTo(w *work) (m message, bad *refusal) {
 		}
 		m.id, m.own = text, true
 	}
-	m.ttl, _ = r.seconds("ttl", ttl)
+	m.ttl = r.seconds("ttl", ttl)
 	switch msg.kind {
 	case 0:
 		r.wrong("message", "is missing")
