@@ -141,6 +141,9 @@ func (n *Node) receive(m *bus.Message) {
 		if s != nil && len(m.Body) > 0 && m.Body[0] == 1 && s.park(q) {
 			return
 		}
+		if s != nil && !s.owned.Load() && s.thinking.Load() {
+			return // perhaps it is ours in a moment: no answer judges nothing
+		}
 		n.answer(q, s)
 	case kindFind:
 		var body []byte

@@ -228,6 +228,15 @@ func (n *Node) answers(ctx context.Context, node string) bool {
 	return errors.Is(err, ErrUnknown) // nobody has the zero stream
 }
 
+// disowns reports whether another node says that a stream is not its own, nor
+// about to be.
+func (n *Node) disowns(ctx context.Context, node string, id sse.StreamID) bool {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	_, err := n.call(ctx, node, bus.Message{Kind: kindAsk, Stream: id})
+	return errors.Is(err, ErrUnknown)
+}
+
 // mayJudge reports whether absence from the list means death: not while the
 // registry has forgotten us too, nor until everybody had the time to register
 // again after that.
@@ -248,14 +257,21 @@ func (n *Node) cares(now map[string]registry.Node, owner string) bool {
 	return alive && owner != n.ID()
 }
 
-// reconsider looks again who owns a replica's stream, and acts when the owner
-// is dead: follow the new owner, take over, or say that it is lost.
+// reconsider looks again who owns a replica's stream, and acts when that is
+// nobody: follow the new owner, take over, or say that it is lost.
 // dead is an owner that is known to be dead, "" for none.
 func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
+	if !s.acquire() { // or the last client that leaves takes it away meanwhile
+		return
+	}
+	defer s.Release()
 	if !s.thinking.CompareAndSwap(false, true) {
 		return
 	}
 	defer s.thinking.Store(false)
+	if s.owned.Load() || s.over.Load() { // while somebody waited for its turn
+		return
+	}
 	gctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	defer cancel()
 	rec, err := n.cfg.Registry.Get(gctx, s.ID)
@@ -283,20 +299,28 @@ func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
 		if moved || rec.State == registry.StateEnded {
 			s.readOn(gctx, rec.Epoch)
 		}
-		if s.over.Load() {
+		if s.over.Load() || rec.State == registry.StateRefused {
 			return
 		}
 		// An end that is not in the log is its owner's to write, like all else.
 	}
 	if rec.Owner != dead || dead == "" {
 		peers, ok := n.listPeers(gctx)
-		if !ok || !n.mayJudge(peers) || n.cares(peers, rec.Owner) {
+		if !ok || !n.mayJudge(peers) {
 			return
 		}
-		// The registry says dead. The owner may know better.
-		if n.answers(ctx, rec.Owner) {
+		if n.cares(peers, rec.Owner) {
+			// Unless it says that it does not: it claimed the stream from a
+			// dead one, say, and then it could not reach the log.
+			if !n.disowns(ctx, rec.Owner, s.ID) {
+				return
+			}
+		} else if n.answers(ctx, rec.Owner) { // the registry says dead; it knows better
 			return
 		}
+	}
+	if s.deserted() {
+		return // whoever comes back finds it as we did
 	}
 	if forgotten {
 		// As the dead owner would have registered it, so that one of us can

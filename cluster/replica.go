@@ -179,7 +179,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		return n.cfg.Registry.Follow(ctx, s.ID, n.ID(), n.cfg.Keep)
 	})
 	s.refollow(ctx, after.Seq)
-	if _, alive := (*n.peers.Load())[rec.Owner]; !alive {
+	if !n.cares(*n.peers.Load(), rec.Owner) {
 		n.wg.Go(func() { n.reconsider(n.ctx, s, "") })
 	}
 	return s, nil

@@ -43,6 +43,13 @@ func (s *Stream) acquire() bool {
 	return true
 }
 
+// deserted reports whether nobody but the caller has a reference.
+func (s *Stream) deserted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refs <= 1
+}
+
 // Release gives a reference back. Who attached with Follow must not call it:
 // the follower's leaving does.
 func (s *Stream) Release() {

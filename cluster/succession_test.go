@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -245,4 +246,105 @@ func TestOwnerDiesAsTheyCome(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLeftInSuccession: the last client of a node leaves it while that node is
+// about to take a stream over. Whoever comes back, there or elsewhere, gets what
+// follows, and the upstream is asked once.
+func TestLeftInSuccession(t *testing.T) {
+	for _, step := range []string{"get", "claim", "fence"} {
+		for back := range 2 {
+			t.Run(fmt.Sprintf("%s, back on %d", step, back), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					n := w.join(takesOver(w), "a", "b", "c")
+					s := n[0].begin(func(spec *Spec) { spec.Request = []byte("again") })
+					s.send(10)
+					synctest.Wait()
+					near := n[1].open(s.ID, "a", 0)
+					synctest.Wait()
+					var once sync.Once
+					leave := func(_ context.Context, op string) error {
+						if op == step {
+							once.Do(func() { near.leave(); time.Sleep(time.Millisecond) })
+						}
+						return nil
+					}
+					n[0].kill()
+					w.log.set(leave)
+					w.reg.set(leave)
+					wait(deadAfter + 2*checkEvery)
+					near.leftFor(hub.ReasonClient)
+					far := n[1+back].open(s.ID, "a", 10)
+					wait(2 * checkEvery)
+					f := w.goesOn(10)
+					f.send(5)
+					wait(2 * tailCheck)
+					far.has(11, 15)
+					f.End(sse.EndFinished, nil)
+					wait(2 * tailCheck)
+					far.leftFor(hub.ReasonFinished)
+					if sum := takeovers(n[1:]); sum != 1 {
+						t.Errorf("%d takeovers", sum)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestClaimedAndLeft: who has claimed a dead node's stream and could not put its
+// fence into the log has nobody left who wants it, and lives. Others do not wait
+// for it.
+func TestClaimedAndLeft(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(takesOver(w), "a", "b", "c")
+		s := n[0].begin(func(spec *Spec) { spec.Request = []byte("again") })
+		s.send(10)
+		synctest.Wait()
+		near := n[1].open(s.ID, "a", 0)
+		synctest.Wait()
+		w.log.set(func(_ context.Context, op string) error {
+			if op != "fence" {
+				return nil
+			}
+			near.leave()
+			time.Sleep(time.Millisecond)
+			return errors.New("away")
+		})
+		n[0].kill()
+		wait(deadAfter + 2*checkEvery)
+		if rec, err := w.reg.Get(context.Background(), s.ID); err != nil || rec.Owner != "b" || n[1].local(s.ID) != nil {
+			t.Fatalf("b was to have claimed it and let go: %+v, %v", rec, err)
+		}
+		w.log.set(nil)
+		far := n[2].open(s.ID, "a", 10)
+		wait(2 * tailCheck)
+		f := w.goesOn(10)
+		f.send(5)
+		wait(tailCheck)
+		far.has(11, 15)
+		if sum := takeovers(n[1:]); sum != 1 || !f.Owned() {
+			t.Errorf("%d takeovers", sum)
+		}
+	})
+}
+
+// goesOn is the feed of the one node that was told to go on with a stream of so
+// many events.
+func (w *world) goesOn(count uint64) (f *feed) {
+	w.Helper()
+	for _, n := range w.nodes {
+		for len(n.resume) > 0 {
+			r := <-n.resume
+			if f != nil {
+				w.Fatalf("%s and %s went on", f.n.ID(), n.ID())
+			}
+			f = &feed{Stream: r.s, n: n, count: count}
+			r.s.Adopt(30*time.Second, 10*time.Second, f.cancelled)
+		}
+	}
+	if f == nil {
+		w.Fatal("nobody went on")
+	}
+	return f
 }
