@@ -361,7 +361,11 @@ func (s *Stream) follow(node string, news following) {
 	s.pace()
 	s.settle()
 	s.mu.Unlock()
-	s.node.out.add(s)
+	if news.have < s.logged.Load() {
+		s.node.out.look(s) // is what it lacks in the log?
+	} else {
+		s.node.out.add(s)
+	}
 }
 
 func (s *Stream) unfollow(node string) {

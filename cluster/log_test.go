@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,33 +193,187 @@ func (l *narrowLog) Append(ctx context.Context, batches []reconnect.Batch) []err
 	return l.Log.Append(ctx, batches)
 }
 
-// TestLogEmptied: after the log has forgotten everything, who comes to another
-// node is told of the gap and gets what comes; nobody waits in silence.
+// TestLogEmptied: after the log has forgotten everything its owner writes again
+// what it has in memory, before anything newer: who is elsewhere, or comes back
+// there, misses nothing. Also where nothing new is to be written: then it is
+// found by who asks for what is gone, or with the lease.
 func TestLogEmptied(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		t.Run(fmt.Sprint("quiet ", quiet), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				n := w.join(nil, "a", "b")
+				wait(deadAfter)
+				s := n[0].begin(nil)
+				s.send(10)
+				synctest.Wait() // logged: the replica's ring begins behind it
+				far := n[1].open(s.ID, "a", 0)
+				near := n[0].follow(s.Stream, 0)
+				synctest.Wait()
+				far.has(1, 10)
+				w.log.forget()
+				late := n[1].open(s.ID, "a", 4)
+				if !quiet {
+					s.send(5)
+				}
+				wait(time.Second)
+				late.has(5, s.count)
+				far.has(1, s.count)
+				near.has(1, s.count)
+				fresh := n[1].open(s.ID, "a", 0)
+				wait(time.Second)
+				fresh.has(1, s.count)
+				w.bus.Cut("a")
+				w.log.forget()
+				w.reg.forget()
+				last := n[1].open(s.ID, "a", 7)
+				wait(heartbeat + tailCheck)
+				last.has(8, s.count)
+				if got := len(w.logged(s.ID)); got != int(s.count) {
+					t.Errorf("the log has %d frames of %d", got, s.count)
+				}
+				s.End(sse.EndFinished, nil)
+				wait(tailCheck)
+				for _, c := range []*client{near, far, late, fresh, last} {
+					c.leftFor(hub.ReasonFinished)
+				}
+			})
+		})
+	}
+}
+
+// TestLogEmptiedBehindFollower: what the log had, and forgot before it got to
+// another node, is written again by its owner; nobody is told of a gap then or
+// later, on whatever node.
+func TestLogEmptiedBehindFollower(t *testing.T) {
 	inWorld(t, func(w *world) {
-		n := w.join(nil, "a", "b")
+		n := w.join(nil, "a", "b", "c")
+		wait(deadAfter) // who has just started takes whom it does not see for dead
 		s := n[0].begin(nil)
 		s.send(10)
-		synctest.Wait() // logged: the replica's ring begins behind it
 		far := n[1].open(s.ID, "a", 0)
-		near := n[0].follow(s.Stream, 0)
 		synctest.Wait()
+		w.bus.Cut("a") // the bus goes first,
+		w.bus.Cut("b")
+		w.log.set(away("read", "tails"))
+		s.send(10)
+		synctest.Wait()
+		if got := len(w.logged(s.ID)); got != 20 {
+			t.Fatalf("the log has %d frames, want 20", got)
+		}
 		far.has(1, 10)
+		w.log.set(away()) // and then the log
+		w.reg.set(away())
+		s.send(5)
+		wait(time.Second)
+		w.log.forget()
+		w.reg.forget()
+		w.log.set(nil)
+		w.reg.set(nil)
+		wait(2 * outboxPause)
+		far.has(1, 25)
+		w.bus.Heal("a")
+		w.bus.Heal("b")
+		wait(deadAfter)
+		for _, node := range n {
+			back := node.open(s.ID, "a", 10)
+			wait(tailCheck)
+			back.has(11, 25)
+		}
+	})
+}
+
+// TestLogEmptiedInPages: what is written again may be more than one batch.
+func TestLogEmptiedInPages(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		s := n[0].begin(func(spec *Spec) { spec.Local.RingEvents = 5000 })
+		far := n[1].open(s.ID, "a", 0)
+		for range 30 {
+			s.send(100)
+			synctest.Wait()
+		}
+		w.log.forget()
+		s.send(1)
+		late := n[1].open(s.ID, "a", 5)
+		wait(tailCheck)
+		far.has(1, 3001)
+		late.has(6, 3001)
+	})
+}
+
+// TestOwnerCannotWrite: an owner that lives, and whose log stays empty, is
+// waited for as long as it takes a dead one to be dead. Then the gap is told,
+// and not for ever: once the log is written again, who comes back misses
+// nothing.
+func TestOwnerCannotWrite(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var mute *muteLog
+		n := w.join(func(c *Config) {
+			if c.Self.ID == "a" {
+				mute = &muteLog{Log: c.Log}
+				c.Log = mute
+			}
+		}, "a", "b")
+		s := n[0].begin(nil)
+		s.send(10)
+		synctest.Wait()
+		n[1].open(s.ID, "a", 0)
+		mute.on.Store(true)
 		w.log.forget()
 		late := n[1].open(s.ID, "a", 4)
-		wait(tailCheck)
-		s.send(5)
-		wait(5 * time.Second)
-		far.has(1, 15)
-		near.has(1, 15)
-		late.gap(5, 10, 15)
-		fresh := n[1].open(s.ID, "a", 0)
+		wait(deadAfter - time.Second)
+		late.has(5, 4) // nothing
+		wait(2 * time.Second)
+		late.gap(5, 10, 10)
+		mute.on.Store(false)
+		wait(2 * outboxPause)
+		back := n[1].open(s.ID, "a", 4)
 		wait(time.Second)
-		fresh.gap(1, 10, 15)
-		s.End(sse.EndFinished, nil)
-		wait(tailCheck)
-		for _, c := range []*client{near, far, late, fresh} {
-			c.leftFor(hub.ReasonFinished)
+		back.has(5, 10)
+	})
+}
+
+// muteLog is a log that one node cannot write to.
+type muteLog struct {
+	reconnect.Log
+	on atomic.Bool
+}
+
+func (l *muteLog) Append(ctx context.Context, batches []reconnect.Batch) []error {
+	if !l.on.Load() {
+		return l.Log.Append(ctx, batches)
+	}
+	errs := make([]error, len(batches))
+	for i := range errs {
+		errs[i] = errAway
+	}
+	return errs
+}
+
+// TestSuccessorOfEmptied: a log that is forgotten together with its owner's death
+// gets from the successor what its replica has, of the epoch before as well.
+func TestSuccessorOfEmptied(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(takesOver(w), "a", "b")
+		s := n[0].begin(func(spec *Spec) { spec.Request = []byte("again") })
+		far := n[1].open(s.ID, "a", 0)
+		synctest.Wait()
+		s.send(10)
+		synctest.Wait()
+		n[0].kill()
+		w.log.forget()
+		wait(deadAfter + 3*checkEvery)
+		r := <-n[1].resume
+		next := &feed{Stream: r.s, n: n[1], count: 10}
+		next.send(3)
+		wait(time.Second)
+		far.has(1, 13)
+		c := w.join(nil, "c")[0]
+		late := c.open(s.ID, "a", 0)
+		wait(time.Second)
+		late.has(1, 13)
+		if got := w.logged(s.ID); len(got) != 13 || got[9].Pos.Epoch == got[10].Pos.Epoch {
+			t.Errorf("the log has %d frames", len(got))
 		}
 	})
 }

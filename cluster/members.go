@@ -80,6 +80,10 @@ func (n *Node) beat(ctx context.Context) {
 			n.cfg.Report(Report{What: "lease had lapsed; registering everything again", Node: n.ID()})
 		}
 		n.regs.again()
+		// The log is often where the registry is.
+		for _, s := range n.all(func(s *Stream) bool { return s.owned.Load() }) {
+			n.out.look(s)
+		}
 	}
 	n.prolong(ctx)
 }

@@ -96,6 +96,12 @@ func (o *outbox) take(into []*Stream, all bool) (list []*Stream, more bool) {
 	return into, more
 }
 
+// look has the log looked at, whether it still has what it was given.
+func (o *outbox) look(s *Stream) {
+	s.probe.Store(true)
+	o.add(s)
+}
+
 // waiting is how many streams have news.
 func (o *outbox) waiting() (n int) {
 	o.mu.Lock()
@@ -190,9 +196,13 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 		if !s.owned.Load() {
 			continue
 		}
-		had := len(all)
-		all = s.hub.AppendRuns(all, s.logged.Load(), outboxFrames, outboxBytes)
-		b := reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Runs: all[had:len(all):len(all)]}
+		had, logged, probe := len(all), s.logged.Load(), s.probe.Swap(false)
+		all = s.hub.AppendRuns(all, logged, outboxFrames, outboxBytes)
+		if probe && logged > 0 && len(all) == had {
+			all = s.hub.AppendRuns(all, logged-1, 1, outboxBytes) // once more what the log has, or had
+		}
+		all = all[:had+together(all[had:])]
+		b := reconnect.Batch{Stream: s.ID, Limits: s.spec.Limits, Runs: all[had:len(all):len(all)], Follows: logged > 0}
 		if len(b.Runs) == 0 {
 			o.send(ctx, s)
 			continue
@@ -219,15 +229,22 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 		last := b.Last().Seq
 		switch {
 		case failed == nil:
-			s.logged.Store(last)
+			if s.logged.Swap(last) < last {
+				o.n.count.logged.Add(uint64(b.Len()))
+			}
 			s.hub.Flushed(last)
-			o.n.count.logged.Add(uint64(b.Len()))
 			o.send(ctx, s)
 			if s.hub.Tail().Seq > last {
 				o.add(s)
 			}
 		case errors.Is(failed, reconnect.ErrFenced):
 			s.fenced()
+		case errors.Is(failed, reconnect.ErrUnknown):
+			// The log was emptied. It gets again what the ring has, from the
+			// beginning, before anything newer: else others would see a gap where
+			// nothing is lost.
+			s.logged.Store(0)
+			o.add(s)
 		case errors.Is(failed, reconnect.ErrBatch), errors.Is(failed, reconnect.ErrBroken):
 			// To try again is no use. Whoever reads on is told of the gap.
 			o.n.cfg.Report(Report{What: "frames could not be logged", Stream: s.ID, Err: failed})
@@ -237,9 +254,23 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 		default:
 			err = failed
 			o.n.count.logErrors.Add(1)
+			s.probe.Store(true)
 		}
 	}
 	return n, err
+}
+
+// together is how many of the runs make one batch: from the beginning of a ring
+// on there may be several epochs, and holes.
+func together(runs []sse.Run) int {
+	for i := 1; i < len(runs); i++ {
+		next := runs[i-1].Last()
+		next.Seq++
+		if runs[i].First() != next {
+			return i
+		}
+	}
+	return len(runs)
 }
 
 // send brings each following node up to what the log has.

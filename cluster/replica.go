@@ -350,6 +350,16 @@ func (s *Stream) refollow(ctx context.Context, fastest uint64) {
 	s.node.sendTo(ctx, owner, m)
 }
 
+// lacks tells the owner that the log forgot what comes after seq, so that it
+// writes that again if it has it.
+func (s *Stream) lacks(seq uint64) {
+	f := following{have: seq, fastest: s.told.Load(), clients: uint64(s.hub.Followers())}
+	s.mu.Lock()
+	owner := s.rec.Owner
+	s.mu.Unlock()
+	s.node.post(owner, bus.Message{Kind: kindFollow, Stream: s.ID, Body: f.encode()})
+}
+
 // refollow says again, for all replicas, that we follow: one parcel an owner.
 func (n *Node) refollow(ctx context.Context) {
 	byOwner := map[string][]bus.Message{}

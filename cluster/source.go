@@ -27,11 +27,14 @@ func (s *Stream) source() hub.Source {
 type logSource struct {
 	s     *Stream
 	log   *reconnect.Replayer
-	since atomic.Int64 // Unix nanoseconds; when the log was first found gone
+	since atomic.Int64 // Unix nanoseconds; when the log was first found gone, 0 when it is there
+	asked atomic.Int64 // the same; when the owner was last told so
 }
 
 // goneFor is how long a log that forgot everything may take to be written
-// again before what it had counts as gone.
+// again before what it had counts as gone; that is, by us. Of another owner that
+// is known only when it had the time to see by itself that the log has
+// forgotten, or is dead: Config.DeadAfter.
 const goneFor = 500 * time.Millisecond
 
 // Read implements hub.Source.
@@ -49,11 +52,22 @@ func (l *logSource) Read(ctx context.Context, after sse.Pos, max int) ([]sse.Fra
 			return []sse.Frame{l.s.back(first, after)}, nil
 		}
 	}
+	if err == nil {
+		l.since.Store(0)
+	}
 	if !errors.Is(err, reconnect.ErrUnknown) || !l.s.wasLogged(after.Seq+1) {
 		return frames, err
 	}
-	now := time.Now()
-	if l.since.CompareAndSwap(0, now.UnixNano()) || now.Sub(time.Unix(0, l.since.Load())) < goneFor {
+	now, most := time.Now(), goneFor
+	if !l.s.owned.Load() {
+		if asked := l.asked.Load(); now.UnixNano()-asked >= int64(goneFor) && l.asked.CompareAndSwap(asked, now.UnixNano()) {
+			l.s.lacks(after.Seq)
+		}
+		if !l.s.over.Load() {
+			most, err = l.s.node.cfg.DeadAfter, hub.ErrNotYet
+		}
+	}
+	if l.since.CompareAndSwap(0, now.UnixNano()) || now.Sub(time.Unix(0, l.since.Load())) < most {
 		return nil, err
 	}
 	to := l.s.hub.Tail()

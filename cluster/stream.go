@@ -75,7 +75,7 @@ type Stream struct {
 	// In the hands of whoever appends: the pump, or under feed the bus.
 	feed   sync.Mutex
 	tail   sse.Pos
-	logged atomic.Uint64 // the log has everything up to here
+	logged atomic.Uint64 // the log has everything up to here; 0 when it has to be written anew
 
 	// The pump's.
 	heritable bool  // another node may take the stream over
@@ -83,6 +83,7 @@ type Stream struct {
 
 	queued atomic.Bool // stands in the outbox's list
 	wanted atomic.Bool // other nodes follow
+	probe  atomic.Bool // the log may have been emptied: the outbox is to look
 
 	eolKnown bool          // replica: the hub knows the stream's line end; under feed
 	told     atomic.Uint64 // replica: Seq of the fastest follower as the owner knows it

@@ -23,6 +23,10 @@ type Batch struct {
 	Stream sse.StreamID
 	Limits Limits
 	Runs   []sse.Run
+	// Follows says that the log has been written before. Where it is not
+	// there any more nothing is added, and the error is ErrUnknown: who has
+	// what was in it can write it again first.
+	Follows bool
 }
 
 // Check returns ErrBatch when b is not what a log can take.
@@ -109,7 +113,8 @@ type Log interface {
 	// first Seq on then count no more. A batch fails without leaving a hole:
 	// what was added before the failure is its beginning. A stream may be in
 	// batches once. A batch may begin anywhere behind the tail; Read tells of
-	// the hole. Other errors: ErrBatch, ErrBroken.
+	// the hole. Other errors: ErrUnknown (see Batch.Follows), ErrBatch,
+	// ErrBroken.
 	Append(ctx context.Context, batches []Batch) []error
 
 	// Read returns up to max frames (events, bare blocks, the end; never

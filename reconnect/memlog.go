@@ -163,7 +163,12 @@ func (m *Memory) append(b *Batch, now int64) error {
 	if err := b.Check(); err != nil || len(b.Runs) == 0 {
 		return err
 	}
-	l := m.locked(b.Stream, now)
+	var l *memLog
+	if !b.Follows {
+		l = m.locked(b.Stream, now)
+	} else if l = m.open(b.Stream, now); l == nil {
+		return ErrUnknown
+	}
 	first, had := b.First(), uint64(0)
 	switch {
 	case first.Epoch < l.tail.Pos.Epoch:

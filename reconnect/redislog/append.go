@@ -19,6 +19,7 @@ type due struct {
 	batch  int
 	key    string
 	limits reconnect.Limits
+	follow bool // only if there is a log
 	frames []sse.Frame
 	call   int // the one that adds them
 	err    error
@@ -63,7 +64,7 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 			frames = b.Runs[j].Append(frames)
 		}
 		if len(frames) > had {
-			left = append(left, due{batch: i, key: l.key(b.Stream), limits: b.Limits, frames: frames[had:]})
+			left = append(left, due{batch: i, key: l.key(b.Stream), limits: b.Limits, follow: b.Follows, frames: frames[had:]})
 		}
 	}
 	for len(left) > 0 {
@@ -72,7 +73,7 @@ func (l *Log) Append(ctx context.Context, batches []reconnect.Batch) []error {
 		again := left[:0]
 		for _, d := range left {
 			switch {
-			case d.err == reconnect.ErrFenced:
+			case d.err == reconnect.ErrFenced, d.err == reconnect.ErrUnknown:
 				fail(d.batch, d.err)
 			case d.err != nil:
 				fail(d.batch, fmt.Errorf("redislog: append: %s: %w", d.key, d.err))
@@ -97,9 +98,15 @@ func (l *Log) add(ctx context.Context, left []due) {
 		key := any(d.key) // once, for two commands
 		if n := fit(d.frames); n == len(d.frames) {
 			id, field, value := encode(d.frames)
-			calls = append(calls, call{args: []any{"xadd", key, id, field, value}})
+			args := make([]any, 0, 6)
+			args = append(args, "xadd", key)
+			if d.follow {
+				args = append(args, "nomkstream")
+			}
+			calls = append(calls, call{args: append(args, id, field, value)})
 		} else {
-			args := make([]any, 0, 3*(1+len(d.frames)/n))
+			args := make([]any, 0, 4+3*(len(d.frames)/n))
+			args = append(args, d.follow)
 			for rest := d.frames; len(rest) > 0; rest = rest[n:] {
 				n = fit(rest)
 				id, field, value := encode(rest[:n])
@@ -128,8 +135,11 @@ func (l *Log) add(ctx context.Context, left []due) {
 		if err == nil {
 			d.err = calls[d.call].reply.Err()
 		}
-		if d.err == nil {
+		switch d.err {
+		case nil:
 			d.frames = nil
+		case redis.Nil:
+			d.err = reconnect.ErrUnknown
 		}
 	}
 }

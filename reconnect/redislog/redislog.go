@@ -20,8 +20,9 @@
 // once, so somewhat more is kept.
 //
 // What Redis has acknowledged may be lost when Redis itself fails over or
-// restarts; a log that came back shorter or empty is appended to from where
-// the owner is, and shows the rest as a gap.
+// restarts; a log that came back shorter is appended to from where the owner
+// is, and shows the rest as a gap. Of one that did not come back the owner is
+// told, see [reconnect.Batch].Follows.
 package redislog
 
 import (

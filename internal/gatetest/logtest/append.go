@@ -118,6 +118,57 @@ func testRetry(t *testing.T, s *suite) {
 	s.wantTail(t, id, reconnect.Tail{Pos: frames[11].Pos, Kind: sse.KindEvent})
 }
 
+// testFollows: what follows on a log that is not there is not taken, small or
+// big, and makes none; beside others, which are not concerned.
+func testFollows(t *testing.T, s *suite) {
+	big := func(frames []sse.Frame) []sse.Frame {
+		for i := range frames {
+			frames[i].Block = bytes.Repeat([]byte("data: x\n"), 1<<17)
+		}
+		return frames
+	}
+	here, bigHere, gone, bigGone := sse.NewStreamID(), sse.NewStreamID(), sse.NewStreamID(), sse.NewStreamID()
+	fenced, empty := sse.NewStreamID(), sse.NewStreamID()
+	all := map[sse.StreamID][]sse.Frame{here: run(3, 1, 6), bigHere: big(run(3, 1, 6))}
+	s.mustAppend(t, here, all[here][:4])
+	s.mustAppend(t, bigHere, all[bigHere][:2])
+	s.mustAppend(t, fenced, run(3, 1, 2))
+	s.mustFence(t, fenced, 4)
+	batches := []reconnect.Batch{
+		{Stream: gone, Runs: Runs(run(3, 5, 2))},
+		{Stream: here, Runs: Runs(all[here][3:])}, // the first of them again
+		{Stream: bigGone, Runs: Runs(big(run(3, 3, 4)))},
+		{Stream: bigHere, Runs: Runs(all[bigHere][2:])},
+		{Stream: fenced, Runs: Runs(run(3, 3, 1))},
+		{Stream: empty},
+	}
+	for i := range batches {
+		batches[i].Follows = true
+	}
+	want := []error{reconnect.ErrUnknown, nil, reconnect.ErrUnknown, nil, reconnect.ErrFenced, nil}
+	for range 2 { // it is the same when sent again
+		errs := s.Append(t.Context(), batches)
+		if len(errs) != len(want) {
+			t.Fatalf("errors %v", errs)
+		}
+		for i, err := range errs {
+			if !errors.Is(err, want[i]) || err == nil != (want[i] == nil) {
+				t.Errorf("batch %d: %v, want %v", i, err, want[i])
+			}
+		}
+		for id, frames := range all {
+			wantFrames(t, s.all(t, id, 100), frames)
+		}
+		s.wantUnknown(t, gone)
+		s.wantUnknown(t, bigGone)
+	}
+	s.mustAppend(t, gone, run(3, 1, 4))
+	if errs := s.Append(t.Context(), batches[:1]); errs != nil {
+		t.Errorf("behind what was written again: %v", errs)
+	}
+	s.wantRead(t, gone, sse.Pos{}, 100, run(3, 1, 6))
+}
+
 func testBadBatch(t *testing.T, s *suite) {
 	good := sse.NewStreamID()
 	f := func(what string, runs ...[]sse.Frame) {

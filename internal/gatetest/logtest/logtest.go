@@ -42,6 +42,7 @@ func Run(t *testing.T, d Driver) {
 		{"Pages", testPages},
 		{"Unknown", testUnknown},
 		{"Retry", testRetry},
+		{"Follows", testFollows},
 		{"BadBatch", testBadBatch},
 		{"ManyStreams", testManyStreams},
 		{"BigBlocks", testBigBlocks},
