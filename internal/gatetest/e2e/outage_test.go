@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,11 +80,14 @@ func TestServicesStandStill(t *testing.T) {
 }
 
 // TestServicesRestartEmpty: the nodes recover by themselves from a Redis or
-// RabbitMQ that has forgotten everything.
+// RabbitMQ that has forgotten everything, or both, one after the other, so that
+// Redis had what the other node had not got. Who follows there misses nothing.
 func TestServicesRestartEmpty(t *testing.T) {
 	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
 	a, b := w.pair(t, "")
-	for name, p := range map[string]*service.Proc{"redis": w.redis, "rabbitmq": w.rabbit} {
+	for name, procs := range map[string][]*service.Proc{
+		"redis": {w.redis}, "rabbitmq": {w.rabbit}, "both": {w.rabbit, w.redis},
+	} {
 		t.Run(name, func(t *testing.T) {
 			path := "/count?n=4000&every=5ms&of=" + name
 			away := EventSource(t, a.URL+path, "") // leaves before, and comes back after
@@ -91,11 +95,20 @@ func TestServicesRestartEmpty(t *testing.T) {
 			s := EventSource(t, a.URL+path, away.LastID).Record()
 			away.Close()
 			s.Wait(30)
-			p.Kill()
-			s.Wait(100)
-			p.Start()
+			there := EventSource(t, b.URL+path, away.LastID).Record()
+			there.Wait(30)
+			for _, p := range procs {
+				p.Kill()
+				s.Wait(100)
+			}
+			for _, p := range slices.Backward(procs) {
+				p.Start()
+			}
 			acquainted(t, a, b)
 			s.Wait(50)
+			there.Wait(50)
+			seen, _ := there.Close()
+			want(t, seen, Numbers(21, 20+len(seen), false))
 			got, id := s.Close()
 			if worst := longestPause(got); worst > 500*time.Millisecond {
 				t.Errorf("a local stream stood still for %v", worst)
