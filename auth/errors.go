@@ -11,6 +11,8 @@ var (
 	// ErrBad says that what it brought is not valid. The error is a
 	// *BadError, which says why. Answer 401 with Challenge.
 	ErrBad = errors.New("auth: not valid")
+	// ErrTicket says that who came with a ticket asked for one. Answer 403.
+	ErrTicket = errors.New("auth: a ticket makes no tickets")
 	// ErrUnavailable says that it cannot be told now, since the keys or the
 	// tickets cannot be reached. Answer 503.
 	ErrUnavailable = errors.New("auth: cannot be verified now")

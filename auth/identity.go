@@ -16,6 +16,7 @@ type Identity struct {
 	Admin   bool      `json:"admin,omitempty"`   // may list and end connections, and see every receipt
 	Expires time.Time `json:"exp,omitzero"`      // when its streams end; zero = never
 	Key     string    `json:"key,omitempty"`     // name of the API key; "" for a person
+	Ticket  bool      `json:"-"`                 // it came with a ticket, which makes no other: see Issue
 }
 
 // Anyone is who a request comes from where there is no [auth]: it may do
@@ -61,12 +62,13 @@ func (id *Identity) Principal() string {
 
 // ForTicket is what a ticket carries of an identity: who it is, until when,
 // and what it may follow. A ticket stands in an address, which lands in
-// histories and logs of others, so it never publishes or administers.
+// histories and logs of others, so it never publishes or administers, nor does
+// it make another one.
 func (id *Identity) ForTicket() *Identity {
 	if id == nil {
 		return nil
 	}
-	return &Identity{Subject: id.Subject, Follow: id.Follow, Expires: id.Expires, Key: id.Key}
+	return &Identity{Subject: id.Subject, Follow: id.Follow, Expires: id.Expires, Key: id.Key, Ticket: true}
 }
 
 type contextKey struct{}

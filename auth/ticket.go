@@ -25,8 +25,12 @@ func ticketNote(ticket string) string {
 
 // Issue makes a ticket that Identify accepts once within ttl, on any node. It
 // stands for id.ForTicket. ErrUnavailable is wrapped where tickets cannot be
-// kept now.
+// kept now. Who came with a ticket gets ErrTicket: each would be good for
+// another, and a ticket of seconds for ever.
 func (a *Authenticator) Issue(ctx context.Context, id *Identity, ttl time.Duration) (ticket string, err error) {
+	if id != nil && id.Ticket {
+		return "", ErrTicket
+	}
 	if a.opts.Notes == nil {
 		return "", fmt.Errorf("%w: tickets are kept nowhere", ErrUnavailable)
 	}

@@ -67,12 +67,28 @@ func TestTicketIsLessThanItsToken(t *testing.T) {
 		}
 	}
 	id, err := a.Identify(t.Context(), Credentials{Ticket: ticket})
-	want := &Identity{Subject: "alice", Follow: []Pattern{"channel/*"}, Expires: exp, Key: "k"}
+	want := &Identity{Subject: "alice", Follow: []Pattern{"channel/*"}, Expires: exp, Key: "k", Ticket: true}
 	if err != nil || !id.Expires.Equal(exp) {
 		t.Fatal(id, err)
 	}
 	if id.Expires = exp; !reflect.DeepEqual(id, want) {
 		t.Errorf("%+v, want %+v", id, want)
+	}
+}
+
+// A ticket of seconds would else be one for ever.
+func TestTicketMakesNoTicket(t *testing.T) {
+	a, n := withNotes(t)
+	ticket, err := a.Issue(t.Context(), &Identity{Key: "billing", Follow: []Pattern{Everything}}, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := a.Identify(t.Context(), Credentials{Ticket: ticket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := a.Issue(t.Context(), id, time.Hour); !errors.Is(err, ErrTicket) || again != "" || len(n.kept) > 0 {
+		t.Errorf("%q, %v, %d kept", again, err, len(n.kept))
 	}
 }
 

@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -251,6 +252,9 @@ func (l *loader) checkTags(table reflect.Value, key string) {
 		case Size:
 			checkLeast(l, key, v, f.Tag.Get("min"), ParseSize, Size.String)
 		case int:
+			if tag := f.Tag.Get("min"); v > math.MaxInt32 {
+				l.problem(key, "is too large: write a whole number from %s to %d", cmp.Or(tag, "0"), math.MaxInt32)
+			}
 			checkLeast(l, key, v, f.Tag.Get("min"), strconv.Atoi, strconv.Itoa)
 		}
 	}

@@ -134,7 +134,7 @@ done = 1
 16: cluster.redis: must be a URL in quotes
 18: limits.memory: must be a number of bytes, or a size in quotes such as "64KiB"
 19: limits.connections: must be a whole number, without quotes
-20: limits.connections_per_ip: must be a whole number, without quotes
+20: limits.connections_per_ip: is too large: write a whole number from 0 to 2147483647
 22: route[1].methods[2]: must be a text, in quotes
 23: route[1].done: must be a list of texts: ["…", "…"]`)
 	f(`
@@ -462,4 +462,22 @@ ring_bytes = "1GiB"
 26: route[2].detach_for: 0 leaves no time to come back: write on_disconnect = "cancel" if that is meant
 28: route[2].first_byte_heartbeat: needs a heartbeat_style other than "off"
 29: route[2].ring_bytes: 1GiB for one stream is more than limits.memory (256MiB) has for all`)
+	f(one+`[[route]]
+log_length = 9223372036854775807
+ring_events = 2147483648
+[limits]
+connections = 9223372036854775807
+messages_per_principal = -9223372036854775808
+[push]
+length = -1
+batch = 99999999999
+ring_events = 2147483647
+open = true
+`, `
+5: route[1].log_length: is too large: write a whole number from 1 to 2147483647
+6: route[1].ring_events: is too large: write a whole number from 1 to 2147483647
+8: limits.connections: is too large: write a whole number from 0 to 2147483647
+9: limits.messages_per_principal: must not be negative
+11: push.length: must not be negative
+12: push.batch: is too large: write a whole number from 1 to 2147483647`)
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -128,11 +129,11 @@ func (l *loader) value(dst reflect.Value, from any, key string) {
 		*dst = b
 	case *int:
 		n, ok := from.(int64)
-		if !ok || n > math.MaxInt32 || n < math.MinInt32 {
+		if !ok {
 			l.problem(key, "must be a whole number, without quotes")
 			return
 		}
-		*dst = int(n)
+		*dst = int(max(math.MinInt, min(n, math.MaxInt))) // checkTags knows what may be
 	default: // a struct
 		tables, ok := from.(map[string]any)
 		if !ok {
@@ -240,12 +241,12 @@ func (l *loader) text(dst reflect.Value, text, key, from string) {
 		}
 		dst.SetBool(b)
 	case int:
-		n, err := strconv.ParseInt(text, 10, 32)
-		if err != nil {
+		n, err := strconv.ParseInt(text, 10, strconv.IntSize)
+		if err != nil && !errors.Is(err, strconv.ErrRange) {
 			l.problem(key, "must be a whole number, not %s", shown(text))
 			return
 		}
-		dst.SetInt(n)
+		dst.SetInt(n) // the largest or the least where it is beyond them
 	case []string:
 		dst.Set(reflect.ValueOf(splitList(text)))
 	case time.Duration:

@@ -116,6 +116,12 @@ func TestFlagMistakes(t *testing.T) {
   SSEGATE_LISTEN_IDLE_TIMEOUT: listen.idle_timeout: "5" is no duration: write a number and its unit, such as "500ms", "15s" or "2m"
   SSEGATE_LISTEN_MAX_HEADER: listen.max_header: "1TB" is not a size: write a number and a unit, such as "64KiB" or "256MiB"
   SSEGATE_LOG_SAMPLING: log.sampling: must be true or false, not "yes"`)
+	f(one, []string{"SSEGATE_LIMITS_CONNECTIONS=9223372036854775808", "SSEGATE_PUSH_LENGTH=2147483648", "SSEGATE_PUSH_OPEN=true", "SSEGATE_CLUSTER_REDIS_WAIT=1e3", "SSEGATE_LIMITS_CONNECTIONS_PER_IP=-9223372036854775809"}, nil, `
+4 mistakes in the configuration:
+  SSEGATE_CLUSTER_REDIS_WAIT: cluster.redis_wait: must be a whole number, not "1e3"
+  SSEGATE_LIMITS_CONNECTIONS: limits.connections: is too large: write a whole number from 0 to 2147483647
+  SSEGATE_LIMITS_CONNECTIONS_PER_IP: limits.connections_per_ip: must not be negative
+  SSEGATE_PUSH_LENGTH: push.length: is too large: write a whole number from 1 to 2147483647`)
 	f(one+strings.ReplaceAll(one, `"a"`, `"b"`)+"[[route]]\nupstream = \"a\"\n", []string{"SSEGATE_UPSTREAM=http://h:1"}, nil, `
 one mistake in the configuration:
   SSEGATE_UPSTREAM: sets the targets of the only upstream, but ssegate.toml has 2: change them there`)

@@ -128,6 +128,10 @@ func TestWhoMay(t *testing.T) {
 		w.is(n[0].do("DELETE", "/api/v1/connections/x", "", nil, who("admin")), 404)
 		w.is(n[0].get("/api/sse/status/alice", who("alice")), 200)
 		w.is(n[0].get("/api/sse/status/bob", who("alice")), 403)
+		w.is(n[0].get("/api/sse/status/bob", who("service")), 200) // it may publish to bob
+		w.is(n[0].get("/api/sse/status/bob", who("admin")), 200)
+		w.is(n[0].get("/api/sse/status/bob", as(&auth.Identity{Key: "k", Follow: []auth.Pattern{"user/bob"}})), 200)
+		w.is(n[0].get("/api/sse/status/bob", as(&auth.Identity{Key: "k", Follow: []auth.Pattern{"channel/*"}, Publish: []auth.Pattern{"user/alice"}})), 403)
 		w.is(n[0].do("POST", "/api/sse/close/alice", "", nil, who("alice")), 403)
 		w.is(n[0].do("POST", "/api/sse/close/alice", "", nil, who("service")), 200)
 
@@ -148,6 +152,14 @@ func TestWhoMay(t *testing.T) {
 		short = &auth.Identity{Subject: "alice", Expires: time.Now().Add(300 * time.Millisecond)}
 		if a := w.is(n[0].post("/api/v1/tickets", `{}`, as(short)), 401); a.at("error", "reason") != "token_expired" || a.head.Get("Www-Authenticate") == "" {
 			t.Errorf("%s", a.raw)
+		}
+		// Nor does it make another one, be it for the same name or for nobody.
+		k.got = nil
+		for _, body := range []string{``, `{}`, `{"ttl":3600}`, `{"user_id":"bob"}`, `{"user_id":"alice"}`, `nonsense`} {
+			ticket := (&auth.Identity{Subject: "bob", Key: "svc", Publish: []auth.Pattern{auth.Everything}}).ForTicket()
+			if a := w.is(n[0].post("/api/v1/tickets", body, as(ticket)), 403); a.at("error", "reason") != "forbidden" || !strings.Contains(a.raw, "Authorization or X-Api-Key") || k.got != nil {
+				t.Errorf("%s: %s for %+v", body, a.raw, k.got)
+			}
 		}
 		w.is(n[0].post("/api/v1/tickets", `{"user_id":"bob"}`, who("alice")), 403)
 		w.is(n[0].post("/api/v1/tickets", `{"ttl":0}`, who("alice")), 400)

@@ -32,6 +32,9 @@ const (
 	maxUnwritten = 10_000
 	// noteWait bounds the writing of one of them.
 	noteWait = 2 * time.Second
+	// awaitReceipt is how long an id is looked for that nobody knows: another
+	// node may have answered for it just now, and be about to write.
+	awaitReceipt = 250 * time.Millisecond
 )
 
 // receipts keeps what was taken: the newest here, and all for a time in the
@@ -199,8 +202,27 @@ func (rs *receipts) write(ctx context.Context) {
 	wg.Wait()
 }
 
-// find returns the receipt of a message, nil if none is known any more.
+// find returns the receipt of a message, nil if none is known any more. It asks
+// again for awaitReceipt before it says so, if there are other nodes.
 func (rs *receipts) find(ctx context.Context, id string) (*receipt, error) {
+	r, err := rs.look(ctx, id)
+	left := awaitReceipt
+	if rs.a.opt.Load().Alone {
+		left = 0
+	}
+	for again := 2 * gatherReceipts; r == nil && err == nil && left > 0; again *= 2 {
+		again = min(again, left)
+		left -= again
+		if pause(ctx, again); ctx.Err() != nil {
+			break
+		}
+		r, err = rs.look(ctx, id)
+	}
+	return r, err
+}
+
+// look is find, once.
+func (rs *receipts) look(ctx context.Context, id string) (*receipt, error) {
 	rs.mu.Lock()
 	here := rs.known(id)
 	rs.mu.Unlock()

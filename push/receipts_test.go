@@ -61,6 +61,37 @@ func TestReceipts(t *testing.T) {
 	}, "a", "b")
 }
 
+// Who has the answer of one node may ask another at once: that it is told of a
+// message only a moment later is not that there is none.
+func TestReceiptAtOnceOnAnotherNode(t *testing.T) {
+	inWorld(t, Config{}, func(w *world, n ...*node) {
+		w.is(n[0].post("/api/v1/messages/send", `{"id":"own","target":{"user_id":"u"}}`), 200)
+		w.is(n[1].get("/api/v1/messages/own"), 200)
+		made := w.is(n[0].post("/api/v1/messages/send", `{"target":{"user_id":"u"}}`), 200).at("id").(string)
+		w.is(n[1].get("/api/v1/messages/"+made), 200)
+		// What nobody knows is said to be unknown, soon.
+		since := time.Now()
+		if w.is(n[1].get("/api/v1/messages/none"), 404); time.Since(since) != awaitReceipt {
+			t.Errorf("unknown after %v", time.Since(since))
+		}
+		since = time.Now()
+		if w.is(n[1].get("/api/v1/messages/none?target=user/u"), 404); time.Since(since) != 0 {
+			t.Errorf("not in the log after %v", time.Since(since))
+		}
+		w.reg.fails(errAway)
+		w.is(n[1].get("/api/v1/messages/none"), 503)
+	}, "a", "b")
+	inWorld(t, Config{Options: Options{Alone: true}}, func(w *world, n ...*node) {
+		since := time.Now()
+		if w.is(n[0].get("/api/v1/messages/none"), 404); time.Since(since) != 0 {
+			t.Errorf("alone, unknown after %v", time.Since(since))
+		}
+	}, "a")
+	inWorld(t, Config{Options: Options{Wait: 20 * time.Millisecond}}, func(w *world, n ...*node) {
+		w.is(n[0].get("/api/v1/messages/none"), 404) // it has no time to ask for long
+	}, "a", "b")
+}
+
 // An id that was sent to several targets, on several nodes, or again to fewer
 // of them, has one receipt that tells of all.
 func TestReceiptsOfOneID(t *testing.T) {

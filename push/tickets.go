@@ -23,8 +23,13 @@ func (c *call) ticket() {
 		c.refuse(&refusal{status: http.StatusNotFound, reason: "not_found", detail: "there are no tickets where nobody has to say who they are"})
 		return
 	}
-	ttl, user, bad := c.readTicket()
 	who := c.who
+	if who.Ticket { // it may be for somebody else's name, so Issue would not know
+		c.refuse(&refusal{status: http.StatusForbidden, reason: "forbidden",
+			detail: "a ticket is for following, and makes no other ticket: ask with a token or a key, in Authorization or X-Api-Key"})
+		return
+	}
+	ttl, user, bad := c.readTicket()
 	if bad == nil && user != "" && user != who.Subject {
 		if topic := User.topic(user); !who.Admin && !who.MayPublish(topic) {
 			bad = forbidden("user_id", "is somebody for whom you may not ask")
