@@ -142,8 +142,11 @@ func (s *keySet) get(ctx context.Context) ([]tokenKey, error) {
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
 	resp, err := s.client.Do(req)
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // without the address, whose query may have a secret
+	}
 	if err != nil {
-		return nil, fmt.Errorf("auth: key set: %w", err)
+		return nil, fmt.Errorf("auth: key set: %s: %w", s.host(), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -221,9 +221,9 @@ func TestKeySetThatWasNeverThere(t *testing.T) {
 	is.CloseClientConnections()
 	is.Close()
 	reports := make(chan error, 1)
-	a := running(t, Config{JWKS: is.URL, Secrets: [][]byte{secret}}, Options{Report: func(err error) { reports <- err }})
-	if err := <-reports; err == nil {
-		t.Fatal("reported that all is well")
+	a := running(t, Config{JWKS: is.URL + "/keys?token=of-the-address", Secrets: [][]byte{secret}}, Options{Report: func(err error) { reports <- err }})
+	if err := <-reports; err == nil || strings.Contains(err.Error(), "of-the-address") || !strings.Contains(err.Error(), is.Listener.Addr().String()) {
+		t.Fatalf("reported %v: want the host, and nothing that may be secret", err)
 	}
 	if _, err := a.Identify(t.Context(), byToken(sign("RS256", rsaKey, nil, alice(nil)))); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBad) {
 		t.Error(err)

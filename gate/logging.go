@@ -2,11 +2,15 @@ package gate
 
 import (
 	"io"
+	"log"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"ssegate/proxy"
 )
 
 // Logging is a node's logger and what can be changed of it while it runs. Its
@@ -68,8 +72,26 @@ func (l *Logging) SetLevel(level string) {
 }
 
 // TakeStd sends what libraries write with package log here, for the whole
-// process, until undo is called.
-func (l *Logging) TakeStd() (undo func()) { return zap.RedirectStdLog(l.Logger.Named("std")) }
+// process, until undo is called. What they quote is shortened: net/http does so
+// with bytes of answers.
+func (l *Logging) TakeStd() (undo func()) {
+	flags, prefix, out := log.Flags(), log.Prefix(), log.Writer()
+	log.SetFlags(0)
+	log.SetPrefix("")
+	log.SetOutput(stdLog{l.Logger.Named("std")})
+	return func() {
+		log.SetFlags(flags)
+		log.SetPrefix(prefix)
+		log.SetOutput(out)
+	}
+}
+
+type stdLog struct{ log *zap.Logger }
+
+func (s stdLog) Write(p []byte) (int, error) {
+	s.log.Info(proxy.CutQuotes(strings.TrimSpace(string(p))))
+	return len(p), nil
+}
 
 // Sampled counts the messages that sampling left out.
 func (l *Logging) Sampled() uint64 { return l.sampled.Load() }

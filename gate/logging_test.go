@@ -3,6 +3,9 @@ package gate
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"log"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +84,22 @@ func TestLoggingSamples(t *testing.T) {
 	// A second may begin in between, which lets up to 109 more pass.
 	if lines, left := f(true); lines < 109 || lines > 218 || left != uint64(1000-lines) {
 		t.Errorf("sampled: %d written, %d left out", lines, left)
+	}
+}
+
+// Libraries quote what they read, as net/http does bytes of an answer that is
+// too long.
+func TestLoggingTakesStd(t *testing.T) {
+	var out bytes.Buffer
+	undo := NewLogging(Log{Level: "info", Format: "json"}, &out).TakeStd()
+	log.Printf("Unsolicited response received on idle HTTP channel starting with %q; err=%v", "the secret of a user\"", nil)
+	undo()
+	log.SetOutput(io.Discard)
+	defer log.SetOutput(os.Stderr)
+	log.Print("not here")
+	got := out.String()
+	if want := `"logger":"std","msg":"Unsolicited response received on idle HTTP channel starting with \"the secr…\"; err=<nil>"}`; !strings.Contains(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

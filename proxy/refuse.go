@@ -65,7 +65,7 @@ func (p *Proxy) failUpstream(x *exchange, err, cause error) {
 	r := why(err)
 	if c := p.log.Check(zap.InfoLevel, "no answer from upstream"); c != nil {
 		c.Write(zap.String("reason", r.reason), zap.String("upstream", x.route.Upstream.Name), zap.String("route", x.route.Name),
-			zap.String("request_id", x.reqID), zap.Error(err))
+			zap.String("request_id", x.reqID), zap.String("error", CutQuotes(err.Error())))
 	}
 	if x.eventSource() && p.streams != nil {
 		// Without us it would have met a broken connection, and come back. A

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -44,6 +45,7 @@ func (p *Proxy) Server() *fasthttp.Server {
 		KeepHijackedConns:            !hub.TakesOver,
 		CloseOnShutdown:              true,
 		Logger:                       printer{p.log.Sugar()},
+		SecureErrorLogMessage:        true,
 	}
 }
 
@@ -95,7 +97,30 @@ func (p *Proxy) badHead(ctx *fasthttp.RequestCtx, err error) {
 	}
 }
 
-// printer takes fasthttp's few log lines.
+// printer takes fasthttp's few log lines. Its errors quote what clients sent.
 type printer struct{ log *zap.SugaredLogger }
 
-func (p printer) Printf(format string, args ...any) { p.log.Debugf(format, args...) }
+func (p printer) Printf(format string, args ...any) {
+	for i, a := range args {
+		if err, ok := a.(error); ok {
+			args[i] = CutQuotes(err.Error())
+		}
+	}
+	p.log.Debugf(format, args...)
+}
+
+// quotedText is one as %q writes it.
+var quotedText = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*(?:"|\\?$)`)
+
+// CutQuotes shortens what is quoted in an error's text, for a log: enough to
+// know what it is, too little to use. Errors of what was read quote it, be it a
+// header with a key or a line of an answer.
+func CutQuotes(text string) string {
+	return quotedText.ReplaceAllStringFunc(text, func(quoted string) string {
+		const most = 8
+		if r := []rune(quoted[1:]); len(r) > most+1 {
+			return `"` + string(r[:most]) + `…"`
+		}
+		return quoted
+	})
+}
