@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ssegate/auth"
+	"ssegate/registry"
 )
 
 // teller answers with the request line and what tells who asks.
@@ -46,6 +49,59 @@ func TestRouteRequiresAuth(t *testing.T) {
 	f("/x", 200, "GET /x", "X-Api-Key", "key-1")
 	if resp, body := w.ask("OPTIONS", "/x", "Origin", "https://a", "Access-Control-Request-Method", "POST"); resp.StatusCode != 200 || !strings.HasPrefix(body, "OPTIONS /x") {
 		t.Errorf("a preflight, which never bears a token, did not reach the backend: %d %s", resp.StatusCode, body)
+	}
+}
+
+// A ticket lets one request pass, to a route that asks as well; whatever it is
+// answered, it is used up then. A preflight bears none.
+func TestTicketIsForOneRequest(t *testing.T) {
+	tickets := testAuth(t, registry.NewMemory(nil))
+	w := newPushWorld(t, []string{teller(t)}, func(c *Config, _ *PushConfig, r *Route) {
+		c.Auth = tickets
+		r.RequireAuth = true
+	})
+	for path, want := range map[string]int{
+		"GET /x?a=1": 200, "POST /x": 200, "HEAD /x": 200, "GET /sse/user/bob": 403, "HEAD /sse/user/alice": 200, "GET /sse/user/alice/x": 400,
+	} {
+		ticket, err := tickets.Issue(t.Context(), &auth.Identity{Subject: "alice"}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		method, path, _ := strings.Cut(path, " ")
+		query := strings.Replace(path+"?ticket="+ticket, "?a=1?", "?a=1&", 1)
+		for range 3 {
+			if resp, body := w.ask("OPTIONS", query, "Origin", "https://a", "Access-Control-Request-Method", method); resp.StatusCode/100 != 2 {
+				t.Errorf("preflight of %s %s: %d %s", method, path, resp.StatusCode, body)
+			}
+		}
+		if resp, body := w.ask(method, query); resp.StatusCode != want || strings.Contains(body, ticket) {
+			t.Errorf("%s %s: %d %s, want %d", method, path, resp.StatusCode, body, want)
+		}
+		if resp, body := w.ask(method, query); resp.StatusCode != 401 {
+			t.Errorf("%s %s once more: %d %s", method, path, resp.StatusCode, body)
+		}
+	}
+}
+
+// A connection ends with its token where ssegate itself asked for one, and can
+// be had again by asking once more.
+func TestWhoseTimeEndsWithTheToken(t *testing.T) {
+	exp := time.Now().Add(time.Hour)
+	for what, c := range map[string]struct {
+		route  Route
+		method string
+		ends   bool
+	}{
+		"a topic":                    {Route{serve: followUser}, "GET", true},
+		"a route that asks":          {Route{RequireAuth: true}, "GET", true},
+		"a POST to it, let finish":   {Route{RequireAuth: true}, "POST", false},
+		"where the service judges":   {Route{}, "GET", false},
+		"where it judges, of a POST": {Route{}, "POST", false},
+	} {
+		x := &exchange{route: &c.route, method: c.method, identity: &auth.Identity{Subject: "alice", Expires: exp}}
+		if at, why := until(x, true); at.Equal(exp) != c.ends || at.IsZero() == c.ends || (why == ReasonExpired) != c.ends {
+			t.Errorf("%s: %v %q", what, at, why)
+		}
 	}
 }
 

@@ -353,6 +353,17 @@ level = "debug"
 		if status, _, _ := x.ask(call{url: b.URL + "/sse/user/bob?ticket=" + ticket}); status != 403 {
 			t.Errorf("to follow another with a ticket: %d", status)
 		}
+		ticket = issue(call{url: a.Internal + "/api/v1/tickets", key: serviceKey, body: `{"user_id":"alice","ttl":30}`})
+		if status, body, _ := x.ask(call{method: "POST", url: b.URL + "/api/v1/tickets?ticket=" + ticket, body: `{"ttl":3600}`}); status != 403 {
+			t.Errorf("a ticket for a ticket: %d %s", status, body)
+		}
+		ticket = issue(call{url: a.URL + "/api/v1/tickets", bearer: good})
+		for i, want := range []int{200, 401} { // a route that asks takes one, once
+			status, body, _ := x.ask(call{url: []*Node{a, b}[i].URL + "/json?x=1&ticket=" + ticket})
+			if status != want || w.backend.Last().URL.RawQuery != "x=1" {
+				t.Errorf("a backend's answer for a ticket: %d %s, want %d", status, body, want)
+			}
+		}
 		for what, r := range map[string]call{
 			"of another": {url: a.URL + "/api/v1/tickets", bearer: good, body: `{"user_id":"eve"}`},
 			"for ever":   {url: a.URL + "/api/v1/tickets", bearer: good, body: `{"ttl":1e9}`},
