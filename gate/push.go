@@ -57,7 +57,7 @@ func (g *Gate) pushServing(cfg Config) *proxy.PushConfig {
 			WriteTimeout: c.WriteTimeout, MaxAge: c.MaxAge, EventSize: int(cfg.Limits.EventSize),
 		},
 	}
-	if c.Public {
+	if c.Public && g.auth != nil { // an [auth] that came by a reload asks nobody yet
 		out.API = g.push
 	}
 	return out

@@ -84,15 +84,19 @@ func (p *Proxy) unidentified(x *exchange, err error) {
 // there, since they are used up, and Redis would be waited for.
 func (p *Proxy) recognise(x *exchange) (answered bool) {
 	switch {
-	case p.cfg.Auth == nil:
-		return false
 	case x.route.RequireAuth && x.isPreflight():
 		return false // a browser shows no credentials when it asks what it may send
 	case x.route.RequireAuth:
 		x.ours = p.corsFields(x)
+		if p.cfg.Auth == nil { // a reload brought it, with an [auth] that needs a restart
+			p.unidentified(x, auth.ErrNone)
+			return true
+		}
 		answered = p.identify(x) == nil
 		x.ours = nil
 		return answered
+	case p.cfg.Auth == nil:
+		return false
 	}
 	c, rest := p.credentials(x)
 	ctx, cancel := context.WithTimeout(p.ctx, recogniseWait)

@@ -52,6 +52,16 @@ func TestRouteRequiresAuth(t *testing.T) {
 	}
 }
 
+// Where nobody could say who it is, a route that asks lets nobody through.
+func TestRouteRequiresAuthWhereThereIsNone(t *testing.T) {
+	w := newPushWorld(t, []string{teller(t)}, func(_ *Config, _ *PushConfig, r *Route) { r.RequireAuth = true })
+	for _, header := range []string{"", bearerOf("alice")} {
+		if resp, body := w.ask("GET", "/x", "Authorization", header); resp.StatusCode != 401 || reason(body) != "unauthorized" {
+			t.Errorf("%q: %d %s", header, resp.StatusCode, body)
+		}
+	}
+}
+
 // A ticket lets one request pass, to a route that asks as well; whatever it is
 // answered, it is used up then. A preflight bears none.
 func TestTicketIsForOneRequest(t *testing.T) {

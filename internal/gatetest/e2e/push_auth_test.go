@@ -470,3 +470,62 @@ func (x *asker) ask(r call) (status int, body string, h http.Header) {
 	}
 	return s.Resp.StatusCode, string(text), s.Resp.Header
 }
+
+// Whether there is an [auth] takes a restart. Until then what needs it is shut
+// where the file has it now and the node has none, and nobody is let in where
+// the node has it and the file has no keys any more.
+func TestAuthComesAndGoesByReload(t *testing.T) {
+	b := NewBackend(t)
+	x := &asker{t: t}
+	open := config(b.URL, "[push]\n")
+	shut := config(b.URL, fmt.Sprintf(`auth = "require"
+[push]
+public = true
+[auth]
+secret = %q
+[[auth.key]]
+name = "backend"
+key = %q
+publish = ["*"]
+`, tokenSecret, serviceKey))
+	token := hs256(tokenSecret, claimsOf("alice"))
+	message := `{"target":{"user_id":"alice"},"data":1}`
+	f := func(n *Node, what string, r call, want int) {
+		t.Helper()
+		if status, body, _ := x.ask(r); status != want {
+			t.Errorf("%s, %s: %d %s, want %d", n.Name, what, status, body, want)
+		}
+	}
+
+	n := Start(t, bin, "comes", open)
+	f(n, "public API before", call{method: "POST", url: n.URL + "/api/v1/messages/send", body: message}, 404)
+	f(n, "a route before", call{url: n.URL + "/json"}, 200)
+	n.Configure(shut)
+	n.Signal(hup)
+	n.Await(`"msg":"reloaded"`, `,"auth"]`)
+	for what, key := range map[string]string{"nobody": "", "a service": serviceKey} {
+		f(n, "public API, which is the backend's still, "+what, call{method: "POST", url: n.URL + "/api/v1/messages/send", key: key, body: message}, 401)
+		f(n, "a route that asks, "+what, call{url: n.URL + "/json", key: key}, 401)
+	}
+	f(n, "internal API", call{method: "POST", url: n.Internal + "/api/v1/messages/send", body: message}, 200)
+
+	n = Start(t, bin, "goes", shut)
+	f(n, "public API before", call{method: "POST", url: n.URL + "/api/v1/messages/send", key: serviceKey, body: message}, 200)
+	f(n, "a topic before", call{url: n.URL + "/sse/user/alice", bearer: token}, 200)
+	n.Configure(open)
+	n.Signal(hup)
+	n.Await(`"msg":"reloaded"`, `,"auth"]`)
+	for what, r := range map[string]call{"nobody": {}, "a service": {key: serviceKey}, "a user": {bearer: token}} {
+		r.url = n.URL + "/sse/user/alice"
+		f(n, "a topic, "+what, r, 401)
+		r.method, r.url, r.body = "POST", n.Internal+"/api/v1/messages/send", message
+		f(n, "internal API, "+what, r, 401)
+		r.url = n.URL + "/api/v1/messages/send"
+		f(n, "public API, "+what, r, 404)
+	}
+	n.Configure(shut)
+	n.Signal(hup)
+	n.Await(`"msg":"reloaded"`, `"needs_restart":[]`)
+	f(n, "a topic again", call{url: n.URL + "/sse/user/alice", bearer: token}, 200)
+	f(n, "public API again", call{method: "POST", url: n.URL + "/api/v1/messages/send", key: serviceKey, body: message}, 200)
+}
