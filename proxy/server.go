@@ -45,7 +45,7 @@ func (p *Proxy) Server() *fasthttp.Server {
 		KeepHijackedConns:            !hub.TakesOver,
 		CloseOnShutdown:              true,
 		Logger:                       printer{p.log.Sugar()},
-		SecureErrorLogMessage:        true,
+		SecureErrorLogMessage:        true, // else errors have the whole head
 	}
 }
 
