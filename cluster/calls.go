@@ -99,6 +99,12 @@ func (r *receiver) Up(up bool) {
 		n.cfg.Report(Report{What: what})
 	}
 	n.topics.lookAtAll()
+	if !up {
+		select {
+		case n.busFell <- struct{}{}:
+		default: // it wakes already
+		}
+	}
 	if up {
 		n.sent.tell(&n.topics)
 		n.wg.Go(func() { n.checkTails(n.ctx); n.refollow(n.ctx) })

@@ -158,7 +158,6 @@ func TestBusAway(t *testing.T) {
 		if n[1].Stats().BusUp || n[1].reported("bus is down; following the log instead") != 1 {
 			t.Error("the node does not say that its bus is down")
 		}
-		wait(tailCheck) // the pace changes with the next look
 		for i := range 40 {
 			s.send(1)
 			wait(200 * time.Millisecond)

@@ -249,8 +249,7 @@ func (n *Node) mayJudge(now map[string]registry.Node) bool {
 	lapsed := n.lapsed
 	n.mu.Unlock()
 	_, self := now[n.ID()]
-	started := time.Since(n.cfg.Self.Started) < n.cfg.DeadAfter // our first beat always finds no lease
-	return self && (started || time.Since(lapsed) >= n.cfg.DeadAfter)
+	return self && time.Since(lapsed) >= n.cfg.DeadAfter
 }
 
 // cares reports whether a stream of that owner is in good hands: those of

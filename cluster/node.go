@@ -108,6 +108,7 @@ type Node struct {
 
 	peers   atomic.Pointer[map[string]registry.Node] // live nodes as last listed
 	busUp   atomic.Bool
+	busFell chan struct{} // wakes who watches the log while the bus carries
 	aborted atomic.Bool
 	far     distances
 	out     outbox
@@ -156,6 +157,7 @@ func New(cfg Config) *Node {
 		keys:    map[string]*bid{},
 		prints:  map[string][]sse.StreamID{},
 		calls:   map[uint64]chan bus.Message{},
+		busFell: make(chan struct{}, 1),
 		tag:     reconnect.OwnerTag(cfg.Self.ID),
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())

@@ -337,3 +337,36 @@ func TestLongLife(t *testing.T) {
 		late.has(3, 6)
 	})
 }
+
+// TestYoungNodesJudgeNobody: a registry that is emptied when nodes have just
+// begun makes nobody dead who is late to register again, even while none can
+// ask another.
+func TestYoungNodesJudgeNobody(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join(nil, "a")[0]
+		wait(150 * time.Millisecond) // so that b is the first to look
+		b := w.join(nil, "b")[0]
+		s := a.begin(nil)
+		s.send(10)
+		far := b.open(s.ID, "a", 0)
+		synctest.Wait()
+		w.bus.Cut("a")
+		w.reg.forget()
+		for range 4 {
+			w.reg.set(func(_ context.Context, op string) error {
+				if peers, err := w.reg.now.List(context.Background()); op == "beat" && err == nil && len(peers) > 0 {
+					return errors.New("away") // one was in time
+				}
+				return nil
+			})
+			wait(checkEvery)
+		}
+		if peers := b.Peers(); len(peers) != 1 || peers["b"].ID != "b" {
+			t.Fatalf("b was to be in time alone: %v", peers)
+		}
+		w.reg.set(nil)
+		s.send(5)
+		wait(tailCheck)
+		far.has(1, 15)
+	})
+}

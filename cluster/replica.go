@@ -384,7 +384,11 @@ func (n *Node) watch(ctx context.Context) {
 		if n.busUp.Load() {
 			pace = n.cfg.TailCheck
 		}
-		sleep(ctx, pace)
+		select {
+		case <-ctx.Done():
+		case <-n.busFell:
+		case <-time.After(pace):
+		}
 		moved := n.checkTails(ctx)
 		if !n.busUp.Load() {
 			if moved || pace > idle {
