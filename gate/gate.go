@@ -330,9 +330,17 @@ func (g *Gate) leave(now context.Context, failed bool) {
 	g.proxy.Drain()
 	ctx, cancel := context.WithTimeout(now, g.cfg.Load().Node.DrainTimeout)
 	defer cancel()
-	if failed || ctx.Err() != nil {
-		return
+	if !failed && ctx.Err() == nil {
+		g.drain(ctx)
 	}
+	if answers, _ := g.node.Streams(); errors.Is(ctx.Err(), context.DeadlineExceeded) && answers+g.node.Connections() > 0 {
+		g.log.Warn("drain_timeout passed; what still runs is cut; raise node.drain_timeout to let it finish",
+			zap.Int("answers", answers), zap.Int("connections", g.node.Connections()))
+	}
+}
+
+// drain lets finish what can, until ctx is done.
+func (g *Gate) drain(ctx context.Context) {
 	g.node.Beat(ctx)
 	others := 0
 	for id, n := range g.node.Peers() {
@@ -348,10 +356,6 @@ func (g *Gate) leave(now context.Context, failed bool) {
 		case <-ctx.Done():
 		case <-time.After(20 * time.Millisecond):
 		}
-	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && g.node.Connections() > 0 {
-		g.log.Warn("drain_timeout passed with clients still connected; raise node.drain_timeout to let them finish",
-			zap.Int("connections", g.node.Connections()))
 	}
 }
 

@@ -104,8 +104,9 @@ func (st *streams) idle() bool {
 	return held == 0 && !st.node.Running()
 }
 
-// close ends what is left: upstreams are cancelled, and their streams end
-// cut, unless another node can go on with them. It waits for the pumps.
+// close ends what is left: upstreams are cancelled. What becomes of their streams
+// is said by the other nodes, as if this one had died; see ended. It waits for the
+// pumps.
 func (st *streams) close(ctx context.Context) {
 	st.stop(cluster.ErrLeaving)
 	done := make(chan struct{})

@@ -166,6 +166,11 @@ func (st *streams) late(run *started, route *Route, print string, up *answer, er
 		run.s.Fail(sse.EndCut, reason, detail)
 		run.cancel(nil)
 	}
+	if err != nil && run.leaving() {
+		run.s.Abandon()
+		run.cancel(nil)
+		return
+	}
 	if err != nil {
 		r := why(err)
 		end(r.reason, r.detail)
@@ -206,9 +211,12 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 // ended ends a stream as its upstream ended.
 func (st *streams) ended(run *started, p *pump, up *answer, end sse.End, rest []byte, why error) {
 	run.s.SetUpstreamID(p.lastID)
+	// Who comes back with an id of the service's own is asked on from it at the
+	// service, as without us, unless that is another node's to do.
+	again := run.get && p.own && p.lastID != nil && !p.route.Takeover
 	switch {
-	case context.Cause(run.ctx) == cluster.ErrLeaving && p.route.Takeover && p.lastID != nil:
-		run.s.Abandon() // another node goes on with it
+	case end == sse.EndCut && run.leaving() && !again:
+		run.s.Abandon() // as if we had died: another node goes on with it, or says that it is lost
 	case why != nil:
 		run.s.Fail(end, "event_too_large", why.Error())
 	default:

@@ -216,7 +216,11 @@ type started struct {
 	s      *cluster.Stream
 	ctx    context.Context // the upstream request's, and then the pump's
 	cancel context.CancelCauseFunc
+	get    bool // it was asked for by GET
 }
+
+// leaving reports whether the upstream was cancelled because this node leaves.
+func (r *started) leaving() bool { return context.Cause(r.ctx) == cluster.ErrLeaving }
 
 // start makes a stream for a request that is about to go upstream. quiet
 // keeps it from the registry until it has won its key.
@@ -224,7 +228,7 @@ func (st *streams) start(route *Route, a asks, quiet bool) *started {
 	ctx, cancel := context.WithCancelCause(st.ctx)
 	spec := st.spec(route, a.who, cancel)
 	spec.Quiet = quiet
-	return &started{s: st.node.Begin(spec), ctx: ctx, cancel: cancel}
+	return &started{s: st.node.Begin(spec), ctx: ctx, cancel: cancel, get: a.get}
 }
 
 // follow hands the client's connection over to the hub as a follower of s.

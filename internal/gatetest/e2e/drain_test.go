@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +123,109 @@ func TestDrain(t *testing.T) {
 	wg.Wait()
 	if runs := w.backend.Runs("/count"); runs != streams {
 		t.Errorf("the backend ran %d times for %d streams", runs, streams)
+	}
+}
+
+// TestDrainTimeout: what drain_timeout cuts is told as if the node had died. Its
+// own clients are cut, and who comes back with the stream's id hears that it is
+// lost: it is neither run again nor passed off as whole. Only where a GET bears the
+// service's own ids is the service asked on, as it would be without ssegate.
+func TestDrainTimeout(t *testing.T) {
+	w := &world{redis: service.Redis(t), backend: NewBackend(t)}
+	conf := func(name string) string {
+		return fmt.Sprintf("[node]\nid = %q\ndrain_timeout = \"1s\"\n", name) + w.together("retry = \"100ms\"\n")
+	}
+	a, b := Start(t, bin, "a", conf("a")), Start(t, bin, "b", conf("b"))
+	acquainted(t, a, b)
+	const accept = "text/event-stream"
+	cases := []struct {
+		name, method, accept, ids string
+		again                     bool // the service is
+	}{
+		{"EventSource, moved", "GET", accept, "", false},
+		{"GET", "GET", "", "", false},
+		{"POST", "POST", "", "", false},
+		{"EventSource, own ids", "GET", accept, "&ids=1", true},
+		{"GET, own ids", "GET", "", "&ids=1", true},
+		{"POST, own ids", "POST", "", "&ids=1", false},
+	}
+	var wg sync.WaitGroup
+	var begun, runs int
+	term := make(chan struct{})
+	for i, c := range cases {
+		ask := func(n *Node, id string) *Stream {
+			r := Request{Method: c.method, URL: fmt.Sprintf("%s/count?n=100000&every=5ms&i=%d%s", n.URL, i, c.ids), Header: map[string]string{}}
+			if c.method == "POST" {
+				r.Body = "{}"
+			}
+			if c.accept != "" {
+				r.Header["Accept"] = c.accept
+			}
+			if id != "" {
+				r.Header["Last-Event-ID"] = id
+			}
+			s, err := Try(t, r)
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			return s
+		}
+		s := ask(a, "")
+		got := s.Take(5)
+		begun++
+		runs++
+		if c.again {
+			runs++
+		}
+		wg.Go(func() {
+			<-term
+			more, clean := s.Rest()
+			got = append(got, more...)
+			if clean || strings.HasPrefix(got[len(got)-1].Name, "ssegate.") {
+				t.Errorf("%s: the node that left ended with %q, clean %v", c.name, got[len(got)-1], clean)
+			}
+			back := func() {
+				if s = ask(b, s.LastID); s == nil {
+					runtime.Goexit()
+				}
+			}
+			back()
+			for c.again && len(got) < 600 { // far behind the drain
+				ev, err := s.Next()
+				if err != nil {
+					back()
+					continue
+				}
+				got = append(got, ev)
+			}
+			if !c.again {
+				more, clean = s.Rest()
+				got = append(got, more...)
+				last := got[len(got)-1]
+				if !clean || last.Name != "ssegate.error" || !strings.Contains(last.Data, "upstream_lost") {
+					t.Errorf("%s: ended with %q, clean %v", c.name, last, clean)
+				}
+				got = got[:len(got)-1]
+				back()
+				if more, clean := s.Rest(); len(more) > 0 || !clean || (s.Resp.StatusCode == 204) != (c.accept != "") {
+					t.Errorf("%s: who was told and comes back is answered %d with %q, clean %v", c.name, s.Resp.StatusCode, Data(more), clean)
+				}
+			}
+			s.Close()
+			if !slices.Equal(Data(got), Numbers(1, len(got), false)) {
+				t.Errorf("%s: got %q", c.name, Data(got))
+			}
+		})
+	}
+	a.Term()
+	close(term)
+	a.Await("drain_timeout passed", fmt.Sprintf(`"answers":%d`, begun))
+	if code := a.Exited(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	wg.Wait()
+	if n := w.backend.Runs("/count"); n != runs {
+		t.Errorf("the backend ran %d times, not %d", n, runs)
 	}
 }
 
