@@ -315,7 +315,6 @@ func (p *pipe) flush(ctx context.Context) *refusal {
 		return nil
 	}
 	if !p.over {
-		p.c.open.sure(p)
 		if why := p.halted(); why != nil {
 			return why
 		}
@@ -370,10 +369,17 @@ func (p *pipe) pace(ctx context.Context) bool {
 }
 
 // publish publishes and, what found no log, again for a while: the log takes
-// each of them once.
+// each of them once. Each time it makes sure first that the stream is not cut:
+// this node may have stood still in any wait until here.
 func (p *pipe) publish(ctx context.Context, posts []cluster.Outgoing, at []int) *refusal {
 	give := time.Now().Add(streamWait)
 	for again := 50 * time.Millisecond; ; again *= 2 {
+		if !p.over {
+			p.c.open.sure(p)
+			if p.halted() == nodeLost {
+				return nodeLost
+			}
+		}
 		once, cancel := context.WithTimeout(ctx, p.c.opt.Wait)
 		got := p.c.cfg.Cluster.Publish(once, posts)
 		cancel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ssegate/cluster"
+	"ssegate/reconnect"
 	"ssegate/registry"
 )
 
@@ -146,14 +147,15 @@ func (o *openStreams) any() bool {
 
 // sure makes sure, now and then, that nobody has told of p's cut: who does takes
 // the note of its node away. The others wait Config.Gone before they do, so that
-// a node that stood still looks before it goes on. If p was cut it is halted.
+// a node that stood still looks before it goes on: each of its streams, also while
+// another one is looking. If p was cut it is halted.
 func (o *openStreams) sure(p *pipe) {
 	if !p.marks {
 		return
 	}
 	o.mu.Lock()
 	e := o.all[p.id]
-	old := e != nil && !e.noted.IsZero() && time.Since(e.noted) > o.a.cfg.Gone && time.Since(o.asked) > o.a.cfg.Gone
+	old := e != nil && !e.noted.IsZero() && since(e.noted) > o.a.cfg.Gone && since(o.asked) > o.a.cfg.Gone
 	o.mu.Unlock()
 	if old {
 		ctx, cancel := context.WithTimeout(p.ctx, sureWait)
@@ -162,25 +164,31 @@ func (o *openStreams) sure(p *pipe) {
 	}
 }
 
+// since is how long ago t was, also where the machine slept meanwhile and one of
+// its clocks with it.
+func since(t time.Time) time.Duration { return max(time.Since(t), time.Since(t.Round(0))) }
+
 // sureOf reads the node's note, if that has not been done for so long, and halts
-// the streams whose cut was told. A registry that cannot say halts nobody.
+// the streams whose cut was told. A registry that cannot say halts nobody, and is
+// asked again by the next who wants to be sure.
 func (o *openStreams) sureOf(ctx context.Context, age time.Duration) {
-	o.asking.Lock()
-	defer o.asking.Unlock()
+	select {
+	case o.asking <- struct{}{}: // who comes meanwhile wants to hear the answer, too
+		defer func() { <-o.asking }()
+	case <-ctx.Done():
+		return
+	}
 	now := time.Now()
 	noted := make(map[string]*openEntry)
 	o.mu.Lock()
-	if now.Sub(o.asked) <= age {
+	if since(o.asked) <= age {
 		o.mu.Unlock()
 		return
 	}
 	for id, e := range o.all {
-		if !e.noted.IsZero() && e.owed == nil && now.Sub(e.noted) > age {
+		if !e.noted.IsZero() && e.owed == nil && since(e.noted) > age {
 			noted[id] = e
 		}
-	}
-	if len(noted) > 0 {
-		o.asked = now
 	}
 	o.mu.Unlock()
 	if len(noted) == 0 {
@@ -194,25 +202,36 @@ func (o *openStreams) sureOf(ctx context.Context, age time.Duration) {
 	}
 	var there map[string]json.RawMessage
 	_ = json.Unmarshal(note, &there) // what cannot be read is missing
+	missing, all := false, true
 	for id, e := range noted {
 		if there[id] != nil {
 			continue
 		}
-		if o.told(ctx, id, e) {
+		told, err := o.told(ctx, id, e)
+		if told {
 			e.halt(nodeLost)
 		}
-		o.mu.Lock()
-		o.noted = false // or the registry has forgotten
-		o.mu.Unlock()
+		missing, all = true, all && err == nil
 	}
+	if !all {
+		return
+	}
+	o.mu.Lock()
+	o.asked = now                 // as of when it was asked, once its answer counts
+	o.noted = o.noted && !missing // where the registry has forgotten it is told again
+	o.mu.Unlock()
 }
 
 // told reports whether the log has the last mark of a stream.
-func (o *openStreams) told(ctx context.Context, id string, e *openEntry) bool {
+func (o *openStreams) told(ctx context.Context, id string, e *openEntry) (bool, error) {
 	for i, t := range e.Targets {
-		if _, err := o.a.cfg.Log.Find(ctx, cluster.TopicOf(t.Topic).ID, lastID(id, i)); err == nil {
-			return true
+		_, err := o.a.cfg.Log.Find(ctx, cluster.TopicOf(t.Topic).ID, lastID(id, i))
+		switch {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, reconnect.ErrUnknown):
+			return false, err
 		}
 	}
-	return false
+	return false, nil
 }

@@ -95,6 +95,84 @@ func TestOwedCutOfDeadNode(t *testing.T) {
 	}, "a", "b")
 }
 
+// stood is what a node finds that goes on after a minute in which it was stopped.
+func (o *openStreams) stood() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked = time.Now().Add(-time.Minute)
+	for _, e := range o.all {
+		e.noted = o.asked
+	}
+}
+
+// TestStreamsAfterStandingStill: a node that stood still while the others told of
+// its streams' cut publishes nothing more of any of them, wherever in publishing it
+// was stopped.
+func TestStreamsAfterStandingStill(t *testing.T) {
+	const streams = 3
+	inWorld := func(what string, o Options, then func(w *world, n []*node, late func())) {
+		inWorld(t, Config{Options: o, Gone: 2 * time.Second}, func(w *world, n ...*node) {
+			var follow []*client
+			var bodies []*io.PipeWriter
+			var done []chan answer
+			for i := range streams {
+				topic := "user/" + string(rune('a'+i))
+				follow = append(follow, n[1].follow(all, topic))
+				b, d := n[0].upload("/api/v1/streams/"+topic, "text/event-stream")
+				io.WriteString(b, "data: x\n\n")
+				bodies, done = append(bodies, b), append(done, d)
+			}
+			wait(10 * time.Second)
+			then(w, n, func() {
+				for _, b := range bodies {
+					io.WriteString(b, "data: late\n\n")
+				}
+			})
+			wait(time.Second)
+			for i, b := range bodies {
+				b.Close()
+				if a := <-done[i]; a.status != 409 || a.at("error", "reason") != "node_lost" || a.at("result", "events").(float64) != 1 {
+					t.Errorf("%s: %d %s", what, a.status, a.raw)
+				}
+			}
+			wait(time.Second)
+			for _, f := range follow {
+				if marks, got := f.marks(); len(marks) != 2 || marks[1].State != "cut" || !slices.Equal(got, []told{{"", "x"}}) {
+					t.Errorf("%s: %s was told %+v and %q", what, f.id, marks, got)
+				}
+			}
+		}, "a", "b")
+	}
+	stop := func(w *world, n []*node) {
+		if err := n[1].api.open.cut(w.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		n[0].api.open.stood()
+	}
+	inWorld("in silence", Options{}, func(w *world, n []*node, late func()) {
+		stop(w, n)
+		w.reg.mu.Lock()
+		w.reg.slow = 100 * time.Millisecond // while one of them looks, the others have read on
+		w.reg.mu.Unlock()
+		late()
+	})
+	inWorld("at its rate", Options{Rate: 20, Burst: 1}, func(w *world, n []*node, late func()) {
+		more, done := n[0].upload("/api/v1/streams/user/more?marks=off", "text/event-stream")
+		io.WriteString(more, "data: all that the rate allows for now\n\n")
+		late()
+		stop(w, n)
+		more.Close()
+		<-done
+	})
+	inWorld("while the log was away", Options{}, func(w *world, n []*node, late func()) {
+		w.log.fails(errAway, false)
+		late()
+		wait(10 * time.Millisecond)
+		w.log.fails(nil, false)
+		stop(w, n)
+	})
+}
+
 // TestStreamOfNodeTakenForDead: when the others have told that a stream was cut,
 // its node, which lives after all, adds no end to it, and its publisher learns of
 // the cut: at its end, at once after the node stood still, and while it is silent.
@@ -102,13 +180,7 @@ func TestStreamOfNodeTakenForDead(t *testing.T) {
 	for what, then := range map[string]func(*node, *io.PipeWriter){
 		"ends": func(_ *node, body *io.PipeWriter) { body.Close() },
 		"goes on": func(n *node, body *io.PipeWriter) {
-			o := &n.api.open
-			o.mu.Lock()
-			o.asked = time.Now().Add(-time.Minute) // as after a minute in which nothing ran
-			for _, e := range o.all {
-				e.noted = o.asked
-			}
-			o.mu.Unlock()
+			n.api.open.stood()
 			io.WriteString(body, "data: late\n\n")
 		},
 		"is silent": func(*node, *io.PipeWriter) { wait(2 * time.Second) },

@@ -41,8 +41,8 @@ type openStreams struct {
 	a    *API
 	wake chan struct{}
 
-	asking sync.Mutex // held while the note is read
-	asked  time.Time  // when it was last; under mu
+	asking chan struct{} // full while the note is read
+	asked  time.Time     // when it last was, and what it said is known; under mu
 
 	mu    sync.Mutex
 	all   map[string]*openEntry
@@ -74,7 +74,7 @@ type openTarget struct {
 
 func (o *openStreams) init(a *API) {
 	o.a, o.wake, o.noted = a, make(chan struct{}, 1), true
-	o.owes = make(chan struct{}, 1)
+	o.owes, o.asking = make(chan struct{}, 1), make(chan struct{}, 1)
 	o.all, o.gone = map[string]*openEntry{}, map[string]time.Time{}
 }
 

@@ -83,7 +83,7 @@ type shakyRegistry struct {
 	*registry.Memory
 	mu  sync.Mutex
 	err error // of lists, notes and what is due
-	// slow is how long a list takes, if its ctx lasts so long.
+	// slow is how long a list takes, or to read a note, if its ctx lasts so long.
 	slow time.Duration
 	// dies, if it is set, is called once with what was taken: whoever took it
 	// gets nothing.
@@ -106,13 +106,25 @@ func (r *shakyRegistry) Conns(ctx context.Context) ([]registry.Connection, error
 	if err := r.broken(); err != nil {
 		return nil, err
 	}
+	if err := r.late(ctx); err != nil {
+		return nil, err
+	}
+	return r.Memory.Conns(ctx)
+}
+
+func (r *shakyRegistry) late(ctx context.Context) error {
 	r.mu.Lock()
 	slow := r.slow
 	r.mu.Unlock()
-	if pause(ctx, slow); ctx.Err() != nil {
-		return nil, ctx.Err()
+	pause(ctx, slow)
+	return ctx.Err()
+}
+
+func (r *shakyRegistry) GetNote(ctx context.Context, name string) ([]byte, error) {
+	if err := r.late(ctx); err != nil {
+		return nil, err
 	}
-	return r.Memory.Conns(ctx)
+	return r.Memory.GetNote(ctx, name)
 }
 
 func (r *shakyRegistry) PutNote(ctx context.Context, name string, value []byte, ttl time.Duration) error {

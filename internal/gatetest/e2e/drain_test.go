@@ -154,7 +154,7 @@ func TestDrainTimeout(t *testing.T) {
 	term := make(chan struct{})
 	for i, c := range cases {
 		ask := func(n *Node, id string) *Stream {
-			r := Request{Method: c.method, URL: fmt.Sprintf("%s/count?n=100000&every=5ms&i=%d%s", n.URL, i, c.ids), Header: map[string]string{}}
+			r := Request{Method: c.method, URL: fmt.Sprintf("%s/count?n=700&every=5ms&i=%d%s", n.URL, i, c.ids), Header: map[string]string{}}
 			if c.method == "POST" {
 				r.Body = "{}"
 			}
