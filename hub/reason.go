@@ -36,7 +36,7 @@ const (
 	ReasonFinished Reason = "finished"
 	// ReasonEnded: it ended cleanly, without a marker.
 	ReasonEnded Reason = "ended"
-	// ReasonCut: the upstream connection broke.
+	// ReasonCut: the upstream connection broke, or its owner left.
 	ReasonCut Reason = "cut"
 	// ReasonStopped: it was stopped by request.
 	ReasonStopped Reason = "stopped"
@@ -51,7 +51,7 @@ func reasonOf(e sse.End) Reason {
 	switch e {
 	case sse.EndFinished:
 		return ReasonFinished
-	case sse.EndCut:
+	case sse.EndCut, sse.EndLeft:
 		return ReasonCut
 	case sse.EndStopped:
 		return ReasonStopped

@@ -78,17 +78,22 @@ func (st *streams) onlyMarker(a asks, rec registry.Record, after sse.Pos) bool {
 
 // over answers who comes back to a stream that has ended and has all of it.
 func (st *streams) over(x *exchange, a asks, rec registry.Record) (answered bool) {
-	switch {
-	case rec.End == sse.EndClean || rec.End == sse.EndCut || rec.End == sse.EndDetached:
+	switch rec.End {
+	case sse.EndClean, sse.EndCut, sse.EndDetached, sse.EndLeft:
 		if a.get {
+			if rec.End == sse.EndLeft && rec.UpstreamID == nil {
+				st.tellGap(x, a) // it begins anew, and that was our doing
+			}
 			// A feed, or a backend that marks nothing: as without us, but
 			// with its own last id and never with ours.
 			x.setLastEventID(rec.UpstreamID)
 			return false
 		}
-	case a.eventSource:
-		st.noContent(x, decodeHead(rec.Head)) // the only answer that stops an EventSource
-		return true
+	default:
+		if a.eventSource {
+			st.noContent(x, decodeHead(rec.Head)) // the only answer that stops an EventSource
+			return true
+		}
 	}
 	st.emptyEnd(x, rec)
 	return true
@@ -135,7 +140,13 @@ func (st *streams) unknown(x *exchange, a asks, reason string) (answered bool) {
 		return true
 	}
 	x.setLastEventID(nil)
+	st.tellGap(x, a)
+	return false
+}
+
+// tellGap has the answer begin with the word that what the client has is not
+// gone on with.
+func (st *streams) tellGap(x *exchange, a asks) {
 	st.node.CountGap()
 	x.first = reconnect.AppendGap(nil, a.edge.Pos.Seq+1, 0, reconnect.GapUnknown, sse.LF)
-	return false
 }

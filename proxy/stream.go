@@ -167,7 +167,7 @@ func (st *streams) late(run *started, route *Route, print string, up *answer, er
 		run.cancel(nil)
 	}
 	if err != nil && run.leaving() {
-		run.s.Abandon()
+		run.left(false, nil)
 		run.cancel(nil)
 		return
 	}
@@ -211,12 +211,9 @@ func (st *streams) read(run *started, p *pump, up *answer, body io.ReadCloser) {
 // ended ends a stream as its upstream ended.
 func (st *streams) ended(run *started, p *pump, up *answer, end sse.End, rest []byte, why error) {
 	run.s.SetUpstreamID(p.lastID)
-	// Who comes back with an id of the service's own is asked on from it at the
-	// service, as without us, unless that is another node's to do.
-	again := run.get && p.own && p.lastID != nil && !p.route.Takeover
 	switch {
-	case end == sse.EndCut && run.leaving() && !again:
-		run.s.Abandon() // as if we had died: another node goes on with it, or says that it is lost
+	case end == sse.EndCut && run.leaving():
+		run.left(p.route.Takeover && p.lastID != nil, rest)
 	case why != nil:
 		run.s.Fail(end, "event_too_large", why.Error())
 	default:

@@ -222,6 +222,18 @@ type started struct {
 // leaving reports whether the upstream was cancelled because this node leaves.
 func (r *started) leaving() bool { return context.Cause(r.ctx) == cluster.ErrLeaving }
 
+// left is the end of a stream whose upstream we cancelled because we leave. Who
+// comes back with a GET asks the service, as without us. All else is left as if we
+// had died: another node goes on with it, where it can inherit it, or says that it
+// is lost.
+func (r *started) left(inherited bool, rest []byte) {
+	if r.get && !inherited {
+		r.s.End(sse.EndLeft, rest)
+	} else {
+		r.s.Abandon()
+	}
+}
+
 // start makes a stream for a request that is about to go upstream. quiet
 // keeps it from the registry until it has won its key.
 func (st *streams) start(route *Route, a asks, quiet bool) *started {

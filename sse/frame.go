@@ -45,9 +45,12 @@ const (
 	// EndDetached is an upstream that was cancelled because nobody came back
 	// within the detach budget.
 	EndDetached
+	// EndLeft is an upstream that was cancelled because its owner left, the time
+	// that it had for that being over. Nobody took over.
+	EndLeft
 )
 
-var endNames = [...]string{"none", "finished", "ended", "cut", "stopped", "lost", "detached"}
+var endNames = [...]string{"none", "finished", "ended", "cut", "stopped", "lost", "detached", "left"}
 
 // String is the state's name in the status API and in metrics.
 func (e End) String() string {
