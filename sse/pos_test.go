@@ -45,20 +45,20 @@ func TestStreamID(t *testing.T) {
 
 func TestEnd(t *testing.T) {
 	var names, clean []string
-	for e := range EndDetached + 1 {
+	for e := range EndLeft + 1 {
 		names = append(names, e.String())
 		if e.Clean() {
 			clean = append(clean, e.String())
 		}
 	}
 	// They stand in logs: their order must not change.
-	if want := []string{"none", "finished", "ended", "cut", "stopped", "lost", "detached"}; !slices.Equal(names, want) {
+	if want := []string{"none", "finished", "ended", "cut", "stopped", "lost", "detached", "left"}; !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
 	if want := []string{"finished", "ended", "stopped", "lost"}; !slices.Equal(clean, want) {
 		t.Errorf("clean are %q, want %q", clean, want)
 	}
-	if got := (EndDetached + 1).String(); got != "unknown" {
+	if got := (EndLeft + 1).String(); got != "unknown" {
 		t.Errorf("got %q", got)
 	}
 }

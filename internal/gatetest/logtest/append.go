@@ -53,7 +53,7 @@ func testWholeFrame(t *testing.T, s *suite) {
 		{Kind: sse.KindEvent, Time: 7, Block: []byte("data: t\n\n")},
 		{Kind: sse.KindEnd, End: sse.EndFinished},
 		{Kind: sse.KindEnd, End: sse.EndDetached, ID: []byte("9")},
-		{Kind: sse.KindEnd, End: sse.EndCut},
+		{Kind: sse.KindEnd, End: sse.EndLeft},
 	}
 	for i := range frames {
 		frames[i].Pos = sse.Pos{Epoch: 1, Seq: uint64(i) + 1}
