@@ -67,7 +67,7 @@ const (
 type Route struct {
 	Name       string   // how the route is called in logs, metrics and the status API
 	Host       string   // "" = any; lower case, without port; "*.example.com" = any sub-domain
-	Path       string   // prefix, cut at path segments; the longest wins
+	Path       string   // prefix, cut at path segments; the longest wins. As a request has it, percent-encoded
 	Methods    []string // empty = any
 	Upstream   *Upstream
 	HostHeader string // overrides Upstream.Host when not empty
@@ -107,11 +107,23 @@ type Route struct {
 
 // Table is the set of routes that requests are matched against.
 type Table struct {
-	routes []*Route // longest path first; see NewTable
+	routes []entry // longest path first; see NewTable
+}
+
+// entry is a route in a table.
+type entry struct {
+	*Route
+	plain string // its Path as Match compares it; see plainPath
 }
 
 // with returns the table with more routes in it.
-func (t *Table) with(more []*Route) *Table { return NewTable(slices.Concat(t.routes, more)) }
+func (t *Table) with(more []*Route) *Table {
+	routes := make([]*Route, 0, len(t.routes)+len(more))
+	for _, e := range t.routes {
+		routes = append(routes, e.Route)
+	}
+	return NewTable(append(routes, more...))
+}
 
 // routes are swapped as a whole, so that a request sees one table only.
 type tableRef = atomic.Pointer[Table]
@@ -120,10 +132,13 @@ type tableRef = atomic.Pointer[Table]
 // first; of equal ones those for one host, then those for its sub-domains, then
 // those for any; of these, those that name methods; then as they were given.
 func NewTable(routes []*Route) *Table {
-	t := &Table{routes: slices.Clone(routes)}
-	slices.SortStableFunc(t.routes, func(a, b *Route) int {
+	t := &Table{routes: make([]entry, len(routes))}
+	for i, r := range routes {
+		t.routes[i] = entry{r, plainPath(r.Path)}
+	}
+	slices.SortStableFunc(t.routes, func(a, b entry) int {
 		return cmp.Or(
-			cmp.Compare(len(b.Path), len(a.Path)),
+			cmp.Compare(len(b.plain), len(a.plain)),
 			cmp.Compare(hostRank(b.Host), hostRank(a.Host)),
 			cmp.Compare(min(1, len(b.Methods)), min(1, len(a.Methods))),
 			cmp.Compare(min(1, a.serve), min(1, b.serve)), // what is configured comes before what is ours
@@ -159,7 +174,7 @@ func (t *Table) Match(host, path, method string) (route *Route, allow string) {
 			continue
 		}
 		if len(r.Methods) == 0 || slices.Contains(r.Methods, method) {
-			return r, ""
+			return r.Route, ""
 		}
 		others = append(others, r.Methods...)
 	}
@@ -172,15 +187,15 @@ func (t *Table) Match(host, path, method string) (route *Route, allow string) {
 func (t *Table) Named(name string) *Route {
 	for _, r := range t.routes {
 		if r.Name == name && r.serve == 0 {
-			return r
+			return r.Route
 		}
 	}
 	return nil
 }
 
-func (r *Route) takesPath(path string) bool {
-	rest, ok := strings.CutPrefix(path, r.Path)
-	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(r.Path, "/")) || path == "*" && r.Path == "/"
+func (e entry) takesPath(path string) bool {
+	rest, ok := strings.CutPrefix(path, e.plain)
+	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(e.plain, "/")) || path == "*" && e.plain == "/"
 }
 
 func (r *Route) takesHost(host string) bool {

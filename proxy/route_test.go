@@ -11,7 +11,7 @@ func TestMatch(t *testing.T) {
 	for _, spec := range []string{
 		"root /", "api /api", "apiv2 /api/v2/", "posts /api POST,PUT", "files /files GET",
 		"host a.example.com/", "wild *.example.com/", "deep *.b.example.com/", "hostapi a.example.com/api",
-		"odd /ä b", "second /api",
+		"odd /ä b", "second /api", "escaped /caf%C3%A9", "longer /aaa/b", "shorter /%61%61%61", "slash /s%2Ft", "twice /t%2541",
 	} {
 		name, rest, _ := strings.Cut(spec, " ")
 		r := &Route{Name: name}
@@ -81,6 +81,21 @@ func TestMatch(t *testing.T) {
 	f("GET", "h", "/%zz", "root")
 	f("GET", "h", "/%", "root")
 	f("GET", "h", "/%C3%A4 b/c", "odd")
+	// However the route spells it.
+	f("GET", "h", "/caf%C3%A9", "escaped")
+	f("GET", "h", "/caf%c3%a9/x", "escaped")
+	f("GET", "h", "/café/x", "escaped")
+	f("GET", "h", "/caf%C3%A9s", "root")
+	f("GET", "h", "/caf%25C3%25A9", "root")
+	f("GET", "h", "/aaa/c", "shorter")
+	f("GET", "h", "/aaa/b/c", "longer")
+	f("GET", "h", "/s%2Ft/x", "slash")
+	f("GET", "h", "/s/t", "root")
+	f("GET", "h", "/t%2541", "twice")
+	f("GET", "h", "/tA", "root")
+	table = table.with([]*Route{{Name: "more", Path: "/more"}}) // a table made of another decodes no path twice
+	f("GET", "h", "/t%2541", "twice")
+	f("GET", "h", "/more", "more")
 
 	only := NewTable([]*Route{{Name: "a", Path: "/a", Methods: []string{"PUT", "GET"}}, {Name: "b", Path: "/a", Host: "h", Methods: []string{"POST", "GET"}}})
 	if _, allow := only.Match("h", "/a", "DELETE"); allow != "GET, POST, PUT" {
