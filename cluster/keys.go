@@ -239,7 +239,7 @@ func (n *Node) addPrint(print string, s *Stream) {
 	}
 	n.mu.Unlock()
 	n.regs.do(func(ctx context.Context) error {
-		return n.cfg.Registry.AddPrint(ctx, print, s.ID, n.cfg.Keep)
+		return n.cfg.Registry.AddPrint(ctx, print, s.ID, n.keeps())
 	})
 }
 

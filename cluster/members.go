@@ -94,7 +94,7 @@ func (n *Node) prolong(ctx context.Context) {
 	if len(live) == 0 {
 		return
 	}
-	if err := n.cfg.Registry.Touch(ctx, ids(live), n.cfg.Keep); err != nil {
+	if err := n.cfg.Registry.Touch(ctx, ids(live), n.keeps()); err != nil {
 		n.count.registryErrors.Add(1)
 	}
 	byTTL := map[time.Duration][]sse.StreamID{}
@@ -102,7 +102,7 @@ func (n *Node) prolong(ctx context.Context) {
 		byTTL[s.spec.Limits.TTL] = append(byTTL[s.spec.Limits.TTL], s.ID)
 		s.mu.Lock()
 		key, print := s.key, s.print
-		fades := print != "" && time.Since(s.printed) > n.cfg.Keep/3
+		fades := print != "" && time.Since(s.printed) > n.renewal()
 		s.mu.Unlock()
 		if fades {
 			n.addPrint(print, s)
@@ -328,7 +328,7 @@ func (n *Node) reconsider(ctx context.Context, s *Stream, dead string) {
 	if forgotten {
 		// As the dead owner would have registered it, so that one of us can
 		// claim it; if another was faster, the claim says so.
-		if err := n.cfg.Registry.Put(gctx, []registry.Record{rec}, n.cfg.Keep); err != nil && err[0] != nil {
+		if err := n.cfg.Registry.Put(gctx, []registry.Record{rec}, n.keeps()); err != nil && err[0] != nil {
 			return
 		}
 	}
@@ -345,12 +345,12 @@ func (n *Node) succeed(ctx context.Context, s *Stream, rec registry.Record) {
 	goOn := len(rec.Request) > 0 && n.cfg.Resume != nil && rec.State == registry.StateLive && !n.cfg.Draining()
 	// That it has ended is said once the log has the end: who comes before
 	// that follows it like any other.
-	if err := n.cfg.Registry.Claim(ctx, rec, old, n.cfg.Keep); err != nil {
+	if err := n.cfg.Registry.Claim(ctx, rec, old, n.keeps()); err != nil {
 		return // somebody else was first, or nothing is known: the next check tells
 	}
 	limits := s.local.Limits
 	if limits.TTL == 0 {
-		limits.TTL = n.cfg.Keep
+		limits.TTL = n.keeps()
 	}
 	last, err := n.cfg.Log.Fence(ctx, s.ID, rec.Epoch, limits)
 	if err != nil && !errors.Is(err, reconnect.ErrUnknown) {

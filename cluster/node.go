@@ -56,7 +56,7 @@ type Config struct {
 	TailCheck  time.Duration // default 2s: a message that the bus lost is found by then
 	Ask        time.Duration // default 250ms: bound of one question to log, registry or owner
 	Elect      time.Duration // default 300ms: bound of an election by key
-	Keep       time.Duration // default 10m: how long records and interest live without news
+	Keep       time.Duration // default 10m: how long records and interest live without news; see KeepAtLeast
 	Grace      time.Duration // default 30s: how long an ended stream stays in memory
 	// Linger is how long frames may wait for others on their way to the log,
 	// where no other node follows their stream. Default 0.
@@ -110,6 +110,7 @@ type Node struct {
 	busUp   atomic.Bool
 	busFell chan struct{} // wakes who watches the log while the bus carries
 	aborted atomic.Bool
+	keep    atomic.Int64 // Config.Keep or what was asked for since, in nanoseconds
 	far     distances
 	out     outbox
 	regs    registrar
@@ -161,6 +162,7 @@ func New(cfg Config) *Node {
 		tag:     reconnect.OwnerTag(cfg.Self.ID),
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.keep.Store(int64(cfg.Keep))
 	n.peers.Store(&map[string]registry.Node{})
 	n.out.init(n)
 	n.regs.init(n)
@@ -168,6 +170,25 @@ func New(cfg Config) *Node {
 	n.pub.init(n)
 	return n
 }
+
+// KeepAtLeast makes records and interest live for d without news, from now
+// on, if that is longer than before, and returns how long they do. It is never
+// made shorter: logs that were begun before need their records.
+func (n *Node) KeepAtLeast(d time.Duration) time.Duration {
+	for {
+		old := n.keep.Load()
+		if int64(d) <= old || n.keep.CompareAndSwap(old, int64(d)) {
+			return max(d, time.Duration(old))
+		}
+	}
+}
+
+// keeps is how long what is registered now lives without news.
+func (n *Node) keeps() time.Duration { return time.Duration(n.keep.Load()) }
+
+// renewal is how old a registration may be before it is renewed: what was
+// registered before KeepAtLeast lives no longer than Config.Keep said.
+func (n *Node) renewal() time.Duration { return n.cfg.Keep / 3 }
 
 // ID is the node's id.
 func (n *Node) ID() string { return n.cfg.Self.ID }

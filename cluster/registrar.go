@@ -130,7 +130,7 @@ func (r *registrar) again() {
 	}
 	for _, s := range r.n.all(func(s *Stream) bool { return !s.owned.Load() }) {
 		r.do(func(ctx context.Context) error {
-			return r.n.cfg.Registry.Follow(ctx, s.ID, r.n.ID(), r.n.cfg.Keep)
+			return r.n.cfg.Registry.Follow(ctx, s.ID, r.n.ID(), r.n.keeps())
 		})
 	}
 	r.kick()
@@ -204,7 +204,7 @@ func (r *registrar) putRecords(ctx context.Context, streams []*Stream) error {
 		}
 	}
 	var failed error
-	for i, err := range r.n.cfg.Registry.Put(ctx, recs, r.n.cfg.Keep) {
+	for i, err := range r.n.cfg.Registry.Put(ctx, recs, r.n.keeps()) {
 		switch {
 		case err == nil:
 		case errors.Is(err, registry.ErrFenced):

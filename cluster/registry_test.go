@@ -320,6 +320,60 @@ func TestWordIsKept(t *testing.T) {
 	})
 }
 
+// TestKeepAtLeast: what a stream that began after it has registered lives as
+// long as was asked for, and a shorter time that is asked for later takes
+// nothing from it.
+func TestKeepAtLeast(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(func(c *Config) { c.Keep = 5 * time.Second; c.Grace = time.Second }, "a", "b")
+		for _, one := range n {
+			if got := one.KeepAtLeast(time.Minute); got != time.Minute {
+				t.Errorf("records are kept for %v", got)
+			}
+			if got := one.KeepAtLeast(time.Second); got != time.Minute {
+				t.Errorf("records are kept for %v after a shorter time was asked for", got)
+			}
+		}
+		s := n[0].begin(func(spec *Spec) { spec.Limits.TTL = time.Minute })
+		s.send(3)
+		s.End(sse.EndFinished, nil)
+		wait(45 * time.Second)
+		if _, err := w.reg.Get(context.Background(), s.ID); err != nil {
+			t.Fatalf("its log is there, and nothing leads to it: %v", err)
+		}
+		c := n[1].open(s.ID, "a", 1)
+		synctest.Wait()
+		c.has(2, 3)
+	})
+}
+
+// TestKeepAtLeastRenews: what was registered before it is renewed before the
+// shorter time is over that it was registered for.
+func TestKeepAtLeastRenews(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(func(c *Config) { c.Keep = time.Minute }, "a", "b")
+		a := n[0].ask("key", "body")
+		a.s.SetHead([]byte("head"))
+		a.s.SetUpstreamIDs("print")
+		n[1].subscribe(CursorFrom{}, nil, "user/1")
+		synctest.Wait()
+		for _, one := range n {
+			one.KeepAtLeast(time.Hour)
+		}
+		topic := []sse.StreamID{TopicOf("user/1").ID}
+		for at := range 120 {
+			prints, err := w.reg.ByPrint(context.Background(), "print")
+			if err != nil || len(prints) != 1 {
+				t.Fatalf("after %d s the fingerprint leads to %v, %v", at, prints, err)
+			}
+			if who, err := w.reg.Followers(context.Background(), topic); err != nil || len(who[0]) != 1 {
+				t.Fatalf("after %d s the topic is followed by %v, %v", at, who, err)
+			}
+			wait(time.Second)
+		}
+	})
+}
+
 // TestLongLife: what a stream has registered lives as long as the stream, and
 // not just as long as the registry keeps what it hears nothing of.
 func TestLongLife(t *testing.T) {

@@ -176,7 +176,7 @@ func (n *Node) replicate(ctx context.Context, rec registry.Record, after sse.Pos
 		if n.local(s.ID) != s {
 			return nil
 		}
-		return n.cfg.Registry.Follow(ctx, s.ID, n.ID(), n.cfg.Keep)
+		return n.cfg.Registry.Follow(ctx, s.ID, n.ID(), n.keeps())
 	})
 	s.refollow(ctx, after.Seq)
 	if !n.cares(*n.peers.Load(), rec.Owner) {

@@ -115,14 +115,13 @@ func (ts *topics) some(tick bool) []*topic {
 func (ts *topics) tick(ctx context.Context, now time.Time) {
 	ts.wire.announce()
 	var touch, number []*topic
-	keep := ts.n.cfg.Keep
 	ts.mu.Lock()
 	ts.recent.forget(now)
 	for _, t := range ts.all {
 		numbering := reconnect.NumberingTTL(t.limits.TTL)
 		switch {
 		case !t.followed:
-		case now.Sub(t.touched) > keep/3 && len(touch) < 2*topicPart:
+		case now.Sub(t.touched) > ts.n.renewal() && len(touch) < 2*topicPart:
 			touch = append(touch, t)
 		case numbering > 0 && now.Sub(t.numbered) > numbering/4 && len(number) < topicPart:
 			number = append(number, t)
@@ -131,7 +130,7 @@ func (ts *topics) tick(ctx context.Context, now time.Time) {
 	ts.mu.Unlock()
 	if len(touch) > 0 {
 		tctx, cancel := context.WithTimeout(ctx, topicWait)
-		err := ts.n.cfg.Registry.Touch(tctx, topicIDs(touch), keep)
+		err := ts.n.cfg.Registry.Touch(tctx, topicIDs(touch), ts.n.keeps())
 		cancel()
 		ts.mu.Lock()
 		for _, t := range touch {

@@ -262,7 +262,7 @@ func (ts *topics) open(ctx context.Context, part []*topic) error {
 // follow registers our interest, some topics at a time.
 func (ts *topics) follow(ctx context.Context, part []*topic) error {
 	return each(part, func(t *topic) error {
-		err := ts.n.cfg.Registry.Follow(ctx, t.ID, ts.n.ID(), ts.n.cfg.Keep)
+		err := ts.n.cfg.Registry.Follow(ctx, t.ID, ts.n.ID(), ts.n.keeps())
 		if err == nil {
 			ts.mu.Lock()
 			t.followed, t.touched = true, time.Now()

@@ -377,6 +377,7 @@ func (g *Gate) Reload(cfg Config, notices []Notice, err error) error {
 		cfg.Push.On, cfg.Auth.On = old.Push.On, old.Auth.On
 		var table *proxy.Table
 		if table, err = g.reloadable(cfg); err == nil {
+			g.node.KeepAtLeast(keep(cfg)) // before a stream can need it
 			g.proxy.SetTable(table)
 			g.setLive(cfg)
 			if g.push != nil {
