@@ -23,7 +23,7 @@ import "time"
 // test keeps them true.
 type Config struct {
 	Node     Node       `toml:"node"`
-	Listen   Listen     `toml:"listen" reload:"restart"`
+	Listen   Listen     `toml:"listen"`
 	Cluster  Cluster    `toml:"cluster" reload:"restart"`
 	Upstream []Upstream `toml:"upstream"`
 	Route    []Route    `toml:"route"`
@@ -43,12 +43,12 @@ type Node struct {
 
 // Listen is the table [listen]: the two listeners.
 type Listen struct {
-	Public            string        `toml:"public"`                         // clients
-	Internal          string        `toml:"internal"`                       // health, metrics, dashboard; "" = none
-	TrustedProxies    []string      `toml:"trusted_proxies"`                // addresses or CIDRs that may set X-Forwarded-*
-	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" min:"10ms"` // for a request's head to arrive whole
-	IdleTimeout       time.Duration `toml:"idle_timeout" min:"10ms"`        // between two requests of a kept connection
-	MaxHeader         Size          `toml:"max_header" min:"4KiB"`          // request line and headers together
+	Public            string        `toml:"public" reload:"restart"`                         // clients
+	Internal          string        `toml:"internal" reload:"restart"`                       // health, metrics, push API; "" = none
+	TrustedProxies    []string      `toml:"trusted_proxies"`                                 // addresses or CIDRs that may set X-Forwarded-*
+	ReadHeaderTimeout time.Duration `toml:"read_header_timeout" reload:"restart" min:"10ms"` // for a request's head to arrive whole
+	IdleTimeout       time.Duration `toml:"idle_timeout" reload:"restart" min:"10ms"`        // between two requests of a kept connection
+	MaxHeader         Size          `toml:"max_header" reload:"restart" min:"4KiB"`          // request line and headers together
 }
 
 // Cluster is the table [cluster]: empty URLs make one node with everything in

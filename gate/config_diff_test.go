@@ -40,13 +40,14 @@ upstream = "search"
 	f(func(c *Config) { c.Route[0].Methods = []string{} }, nil, nil) // as good as none
 	f(func(c *Config) {
 		c.Node.ID, c.Node.DrainTimeout = "x", 5
-		c.Listen.Public = ":1"
+		c.Listen.Public, c.Listen.TrustedProxies = ":1", []string{"10.0.0.0/8"}
+		c.Listen.Internal, c.Listen.ReadHeaderTimeout, c.Listen.IdleTimeout, c.Listen.MaxHeader = "", 5, 5, 5
 		c.Cluster.Redis, c.Cluster.Heartbeat = "redis://h", 5
 		c.Limits.ConnectionsPerIP, c.Limits.Memory = 5, 5
 		c.Log.Level, c.Log.Format = "debug", "console"
 	},
-		[]string{"node.drain_timeout", "limits.connections_per_ip", "log.level"},
-		[]string{"node.id", "listen.public", "cluster.redis", "cluster.heartbeat", "limits.memory", "log.format"})
+		[]string{"node.drain_timeout", "listen.trusted_proxies", "limits.connections_per_ip", "log.level"},
+		[]string{"node.id", "listen.public", "listen.internal", "listen.read_header_timeout", "listen.idle_timeout", "listen.max_header", "cluster.redis", "cluster.heartbeat", "limits.memory", "log.format"})
 	f(func(c *Config) {
 		c.Upstream[0].Targets = []string{"http://h:1", "http://h:3"}
 		c.Route[1].Heartbeat, c.Route[1].Done = 5, nil
