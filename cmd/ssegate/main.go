@@ -42,7 +42,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 	}
 	set := flag.NewFlagSet("ssegate", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	file := set.String("config", "", "configuration file (TOML)")
+	file := set.String("config", variable(env, "SSEGATE_CONFIG"), "configuration file (TOML) (also SSEGATE_CONFIG)")
 	upstream := set.String("upstream", "", "address of the service behind, or several separated by commas; enough to run without a file")
 	demo := set.String("listen", "127.0.0.1:8080", "demo: address of the page")
 	flags := map[string]string{}
@@ -60,6 +60,12 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	case set.NArg() > 0:
 		fmt.Fprintf(stderr, "ssegate: unexpected argument %q; flags come after the command\n", set.Arg(0))
+		return exitUsage
+	}
+	listens := false
+	set.Visit(func(f *flag.Flag) { listens = listens || f.Name == "listen" })
+	if listens && verb != "demo" {
+		fmt.Fprintln(stderr, "ssegate: -listen is where demo has its page; where clients come is -listen.public")
 		return exitUsage
 	}
 	if *upstream != "" {
@@ -83,6 +89,16 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "ssegate: unknown command %q; ssegate -h tells what there is\n", verb)
 	return exitUsage
+}
+
+// variable is the value of an environment variable, "" where it is not set.
+func variable(env []string, name string) (value string) {
+	for _, v := range env {
+		if is, text, _ := strings.Cut(v, "="); is == name {
+			value = text
+		}
+	}
+	return value
 }
 
 // configured reports whether the environment says anything.
