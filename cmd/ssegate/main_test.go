@@ -45,7 +45,7 @@ func TestCommandLine(t *testing.T) {
 
 	// -listen is demo's alone.
 	f("check -upstream "+upstream+" -listen :9000", "", exitUsage, "-listen.public")
-	f("-upstream "+upstream+" -listen 127.0.0.1:8080", "", exitUsage, "-listen.public")
+	f("-config "+bad+" -listen 127.0.0.1:8080", "", exitUsage, "-listen.public")
 	f("version -listen :9000", "", exitUsage, "-listen.public")
 	f("check -upstream "+upstream+" -listen.public :9000", "", exitOK, "good")
 }
