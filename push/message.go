@@ -11,8 +11,8 @@ import (
 	"unicode"
 )
 
-// Priority says what a client that cannot keep up loses: low first, high
-// never.
+// Priority says what a client that cannot keep up loses: low is lost, normal
+// and high never are.
 type Priority uint8
 
 // The priorities. The zero Priority is normal.

@@ -1,7 +1,7 @@
-// Package reconnect owns continuity: the Log of a stream and its in-memory
-// driver, the gaps that are told to a client, the ids that a client echoes
-// and the jitter of retry hints.
+// Package reconnect owns continuity: the Log of a stream, the Journal that
+// numbers topics by itself, both in memory; gaps, the ids and cursors that a
+// client echoes, jitter and back-off.
 //
 // It must not know sockets, HTTP, or who owns a stream. Child packages put
-// the Log on outside services.
+// Log and Journal on outside services.
 package reconnect

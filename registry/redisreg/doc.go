@@ -1,4 +1,4 @@
-// Package redisreg is the registry in Redis (6.0 or newer; standalone,
+// Package redisreg is the registry in Redis (6.2 or newer; standalone,
 // Sentinel or Cluster).
 //
 // Keys, all below one prefix:

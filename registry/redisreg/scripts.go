@@ -4,7 +4,7 @@ import "github.com/redis/go-redis/v9"
 
 // Each script touches the keys it is given and no others, and these have one
 // hash tag. Times are milliseconds of the clock of the Redis that holds the
-// key. Nothing here needs more than Redis 6.0.
+// key. Nothing here needs more than Redis 6.2.
 
 // lua begins every script: the clock, keys that live at least so long, and
 // epochs, which are decimal text because a Lua number has 53 bits.
