@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ssegate/proxy"
 )
 
 func (l *loader) checkUpstreams(cfg *Config) {
@@ -196,7 +198,7 @@ func (l *loader) checkHostHeader(key, s string) {
 func (l *loader) checkTwins(routes []Route, i int) {
 	r, key := routes[i], item("route", i+1)
 	for j, before := range routes[:i] {
-		if r.Host != before.Host || r.Path != before.Path {
+		if r.Host != before.Host || proxy.PlainPath(r.Path) != proxy.PlainPath(before.Path) {
 			continue
 		}
 		switch {

@@ -380,10 +380,13 @@ methods = ["GET", "POST"]
 [[route]]
 path = "/b"
 methods = ["PUT", "POST"]
+[[route]]
+path = "/%61"
 `, `
 9: route[3]: matches the same requests as route[1]: give them different paths, hosts or methods
 11: route[4]: matches the same requests as route[2]: give them different paths, hosts or methods
-17: route[6]: matches POST as route[5] does: give them different paths, hosts or methods`)
+17: route[6]: matches POST as route[5] does: give them different paths, hosts or methods
+20: route[7]: matches the same requests as route[1]: give them different paths, hosts or methods`)
 	f(one+`[[route]]
 attach = "key"
 [[route]]

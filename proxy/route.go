@@ -113,7 +113,7 @@ type Table struct {
 // entry is a route in a table.
 type entry struct {
 	*Route
-	plain string // its Path as Match compares it; see plainPath
+	plain string // its Path as Match compares it; see PlainPath
 }
 
 // with returns the table with more routes in it.
@@ -134,7 +134,7 @@ type tableRef = atomic.Pointer[Table]
 func NewTable(routes []*Route) *Table {
 	t := &Table{routes: make([]entry, len(routes))}
 	for i, r := range routes {
-		t.routes[i] = entry{r, plainPath(r.Path)}
+		t.routes[i] = entry{r, PlainPath(r.Path)}
 	}
 	slices.SortStableFunc(t.routes, func(a, b entry) int {
 		return cmp.Or(
@@ -167,7 +167,7 @@ func hostRank(pattern string) int {
 // nobody gets around a route by spelling its path differently. What goes
 // upstream is the raw one.
 func (t *Table) Match(host, path, method string) (route *Route, allow string) {
-	host, path = bareHost(host), plainPath(path)
+	host, path = bareHost(host), PlainPath(path)
 	var others []string
 	for _, r := range t.routes {
 		if !r.takesPath(path) || !r.takesHost(host) {
@@ -216,9 +216,9 @@ func bareHost(host string) string {
 	return strings.TrimSuffix(host, ".")
 }
 
-// plainPath decodes and resolves a path, without allocating where there is
-// nothing to do.
-func plainPath(path string) string {
+// PlainPath is a path as routes are compared with it: decoded, but for %2F, and
+// resolved. It does not allocate where there is nothing to do.
+func PlainPath(path string) string {
 	path, _, _ = strings.Cut(path, "#")
 	plain := true
 	for i := 0; i < len(path) && plain; i++ {
@@ -248,15 +248,19 @@ func plainPath(path string) string {
 	return string(out)
 }
 
-// unescape decodes percent escapes, but leaves those of a slash and what is no
-// escape as they are.
+// unescape decodes percent escapes, but leaves those of a slash, as %2F, and
+// what is no escape.
 func unescape(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
 			hi, lo := hexDigit(s[i+1]), hexDigit(s[i+2])
-			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 && c != '/' {
-				b = append(b, c)
+			if c := byte(hi<<4 | lo); hi >= 0 && lo >= 0 {
+				if c == '/' {
+					b = append(b, "%2F"...)
+				} else {
+					b = append(b, c)
+				}
 				i += 2
 				continue
 			}

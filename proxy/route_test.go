@@ -90,6 +90,7 @@ func TestMatch(t *testing.T) {
 	f("GET", "h", "/aaa/c", "shorter")
 	f("GET", "h", "/aaa/b/c", "longer")
 	f("GET", "h", "/s%2Ft/x", "slash")
+	f("GET", "h", "/%73%2ft", "slash")
 	f("GET", "h", "/s/t", "root")
 	f("GET", "h", "/t%2541", "twice")
 	f("GET", "h", "/tA", "root")
