@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"errors"
 	"net"
 	"os"
 	"runtime"
@@ -25,7 +24,8 @@ const readSize = 64 << 10
 // watched by the Go runtime's poller, so that waiting costs no thread. An event
 // names a slot and the slot's generation, never a descriptor.
 type Set struct {
-	file  *os.File
+	fd    int
+	file  *os.File // the same
 	raw   syscall.RawConn
 	begun time.Time
 
@@ -65,7 +65,7 @@ func New(readers int) (*Set, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	s := &Set{
-		file: os.NewFile(uintptr(fd), "epoll"), begun: time.Now(), free: -1,
+		fd: fd, file: os.NewFile(uintptr(fd), "epoll"), begun: time.Now(), free: -1,
 		helpers: readers - 1, busy: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if s.raw, err = s.file.SyscallConn(); err == nil {
@@ -371,11 +371,10 @@ func (s *Set) forget(c *Conn) {
 	p.free, s.free = s.free, c.at
 }
 
-func (s *Set) control(op int, c *Conn, events uint32) (err error) {
-	cerr := s.raw.Control(func(set uintptr) {
-		err = unix.EpollCtl(int(set), op, c.fd, &unix.EpollEvent{Events: events, Fd: c.at, Pad: c.gen})
-	})
-	return errors.Join(cerr, os.NewSyscallError("epoll_ctl", err))
+// control tells epoll of c. c.mu is held, and c is open: so the set's descriptor
+// is, which Close closes behind all connections.
+func (s *Set) control(op int, c *Conn, events uint32) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(s.fd, op, c.fd, &unix.EpollEvent{Events: events, Fd: c.at, Pad: c.gen}))
 }
 
 func (s *Set) find(at, gen int32) *Conn {
