@@ -60,7 +60,7 @@ func testWholeFrame(t *testing.T, s *suite) {
 	}
 	s.mustAppend(t, id, frames[:6], frames[6:12], frames[12:13], frames[13:])
 	s.wantRead(t, id, sse.Pos{}, 100, frames)
-	s.wantTail(t, id, reconnect.Tail{Pos: frames[13].Pos, Kind: sse.KindEnd, End: sse.EndCut})
+	s.wantTail(t, id, reconnect.Tail{Pos: frames[13].Pos, Kind: sse.KindEnd, End: sse.EndLeft})
 }
 
 func testPages(t *testing.T, s *suite) {
