@@ -290,7 +290,7 @@ func (n *Node) callAll(ctx context.Context, m bus.Message) (known []registry.Rec
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	peers := *n.peers.Load()
-	all = n.mayJudge(peers)
+	all = n.knows(peers)
 	for peer := range peers {
 		if peer == n.ID() {
 			continue

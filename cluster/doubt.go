@@ -56,6 +56,13 @@ func (s *Stream) doubtful() bool {
 	return now.found != was.found || now.late != 0 && now.late != was.late
 }
 
+// inherits reports whether another node may go on with the stream.
+func (s *Stream) inherits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.rec.Request) > 0
+}
+
 // stillOurs reports whether the log bears no fence of a newer owner, as far as
 // can be told within askOwner; if it does, the stream is given up.
 func (s *Stream) stillOurs(ctx context.Context) bool {

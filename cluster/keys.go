@@ -277,8 +277,26 @@ func (n *Node) ByPrint(ctx context.Context, print string, id []byte) (Place, err
 	}
 	// The client may be back before its stream's fingerprint has reached the
 	// registry: its owner knows.
-	found, _ := n.askAll(ctx, print, id)
+	found, all := n.askAll(ctx, print, id)
+	if len(found) == 0 && !all && n.emptied(ctx) {
+		return Place{}, ErrUnavailable
+	}
 	return only(found, nil)
+}
+
+// emptied reports whether the registry has lost what it had, and not all of it
+// may be there again.
+func (n *Node) emptied(ctx context.Context) bool {
+	n.mu.Lock()
+	begun := !n.lapsed.IsZero()
+	n.mu.Unlock()
+	if !begun {
+		return false // it never had anything of ours
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
+	defer cancel()
+	peers, ok := n.listPeers(ctx)
+	return !ok || !n.knows(peers)
 }
 
 // Place is where a stream has an id of the backend's.
@@ -372,9 +390,10 @@ func (n *Node) FindID(ctx context.Context, id sse.StreamID, want []byte) (sse.Po
 		switch pos, whole := s.findInRing(want); {
 		case whole && pos.Seq > 0:
 			return pos, nil // the first one for sure, and nobody was asked
-		case whole:
+		case whole && (!s.inherits() || s.stillOurs(ctx)):
 			return sse.Pos{}, ErrUnknown
 		}
+		mine = s.owned.Load()
 	}
 	lctx, lcancel := context.WithTimeout(ctx, n.cfg.Ask)
 	pos, err := n.cfg.Log.Find(lctx, id, want)

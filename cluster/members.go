@@ -67,6 +67,9 @@ func (n *Node) beat(ctx context.Context) {
 	first := n.lapsed.IsZero()
 	if err == nil && lapsed {
 		n.lapsed = time.Now()
+		if !first {
+			n.forgotten = n.lapsed
+		}
 	}
 	n.mu.Unlock()
 	n.beaten(at, most, lapsed && !first, err)
@@ -250,6 +253,16 @@ func (n *Node) mayJudge(now map[string]registry.Node) bool {
 	n.mu.Unlock()
 	_, self := now[n.ID()]
 	return self && time.Since(lapsed) >= n.cfg.DeadAfter
+}
+
+// knows reports whether the list has all who live, as far as the registry has
+// forgotten nobody who did not have the time to register again.
+func (n *Node) knows(now map[string]registry.Node) bool {
+	n.mu.Lock()
+	forgotten := n.forgotten
+	n.mu.Unlock()
+	_, self := now[n.ID()]
+	return self && time.Since(forgotten) >= n.cfg.DeadAfter
 }
 
 // cares reports whether a stream of that owner is in good hands: those of

@@ -106,18 +106,19 @@ type Node struct {
 	lastID  uint64 // of the last call
 	ended   []*Stream
 
-	peers   atomic.Pointer[map[string]registry.Node] // live nodes as last listed
-	busUp   atomic.Bool
-	busFell chan struct{} // wakes who watches the log while the bus carries
-	aborted atomic.Bool
-	keep    atomic.Int64 // Config.Keep or what was asked for since, in nanoseconds
-	far     distances
-	out     outbox
-	regs    registrar
-	topics  topics
-	pub     publisher
-	sent    sent
-	lapsed  time.Time // when our own lease was last found gone
+	peers     atomic.Pointer[map[string]registry.Node] // live nodes as last listed
+	busUp     atomic.Bool
+	busFell   chan struct{} // wakes who watches the log while the bus carries
+	aborted   atomic.Bool
+	keep      atomic.Int64 // Config.Keep or what was asked for since, in nanoseconds
+	far       distances
+	out       outbox
+	regs      registrar
+	topics    topics
+	pub       publisher
+	sent      sent
+	lapsed    time.Time // when our own lease was last found gone, be it because we began
+	forgotten time.Time // the same, but for that
 
 	lapses    atomic.Uint64 // how often that was
 	renewed   atomic.Int64  // when the last beat that got through began, since the start

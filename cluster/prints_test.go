@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestPrintsWithoutRegistry: while the registry is away, that no stream has an
@@ -81,5 +82,73 @@ func TestPrintAheadOfLog(t *testing.T) {
 		if err := ask("u19"); err != nil {
 			t.Errorf("what the log has: %v", err)
 		}
+	})
+}
+
+// TestPrintOfEmptied: a registry that was just emptied does not know that there
+// is no stream, where a node that may own it cannot be asked; who comes back
+// then has nothing asked of the service a second time. Otherwise an id that
+// leads nowhere is told at once, by young nodes too.
+func TestPrintOfEmptied(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(nil, "a", "b")
+		s := n[0].begin(nil)
+		s.SetUpstreamIDs("p")
+		s.send(5)
+		synctest.Wait()
+		ask := func(id string) error {
+			at, err := n[1].ByPrint(context.Background(), "p", []byte(id))
+			if err == nil && at.Stream != s.ID {
+				t.Errorf("%s leads to %v", id, at)
+			}
+			return err
+		}
+		if err := ask("u9"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("an id that is nobody's: %v", err)
+		}
+		w.bus.Cut("a")
+		w.reg.set(func(_ context.Context, op string) error {
+			if op == "put" || op == "addprint" {
+				return errors.New("late")
+			}
+			return nil
+		})
+		w.reg.forget()
+		w.log.forget()
+		for i := range 5 { // before b knows that the registry has forgotten, and when it does
+			if err := ask("u3"); !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrPending) {
+				t.Errorf("look %d, while a cannot be asked: %v", i, err)
+			}
+			wait(checkEvery / 2)
+		}
+		w.reg.set(nil)
+		w.bus.Heal("a")
+		wait(deadAfter)
+		if err := ask("u3"); err != nil {
+			t.Errorf("when all is there again: %v", err)
+		}
+		wait(deadAfter)
+		if err := ask("u9"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("an id that is nobody's: %v", err)
+		}
+	})
+}
+
+// TestPrintAtSucceededOwner: who was taken for dead, and goes on before it knows,
+// does not say of an id of its successor's that there is none.
+func TestPrintAtSucceededOwner(t *testing.T) {
+	inApart(t, func(w *apart) {
+		w.s.SetUpstreamIDs("p")
+		wait(time.Second)
+		w.cut()
+		f := w.succeed()
+		f.send(5)
+		wait(tailCheck)
+		w.heal() // and before a's next beat
+		at, err := w.n[0].ByPrint(context.Background(), "p", []byte("u103"))
+		if err != nil || at.Stream != w.s.ID {
+			t.Errorf("u103 leads to %v, %v", at, err)
+		}
+		w.hop(w.n[0], 5).gets("", 101, 102, 103, 104, 105)
 	})
 }

@@ -33,18 +33,20 @@ func (st *streams) streaming(x *exchange, up *answer) {
 		return
 	}
 	run := st.start(x.route, a, false)
-	st.open(x, run, up)
-	route, print := x.route, st.printOf(x, a)
+	route, print := x.route, st.open(x, a, run, up)
 	st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false,
 		func() { st.pump(run, route, print, up, body) })
 }
 
-// open tells a stream what its upstream has answered.
-func (st *streams) open(x *exchange, run *started, up *answer) {
+// open tells a stream what its upstream has answered, and returns the request's
+// fingerprint.
+func (st *streams) open(x *exchange, a asks, run *started, up *answer) (print string) {
+	print = st.printOf(x, a)
 	if x.route.Takeover {
-		run.s.KeepRequest(x.keepRequest())
+		run.s.KeepRequest(x.keepRequest(print))
 	}
 	run.s.SetHead(keepHead(up.resp, x.header("Origin")).encode())
+	return print
 }
 
 // run asks the upstream for a request that holds an attach key. Others may be
@@ -72,8 +74,7 @@ func (st *streams) run(x *exchange, a asks, run *started) {
 		run.giveUp(here)
 		return
 	}
-	st.open(x, run, up)
-	route, print := x.route, st.printOf(x, a)
+	route, print := x.route, st.open(x, a, run, up)
 	pump := func() { st.pump(run, route, print, up, body) }
 	if here {
 		st.follow(x, run.s, keepHead(up.resp, x.header("Origin")), a, sse.Pos{}, false, pump)
@@ -136,20 +137,19 @@ func (st *streams) firstByte(x *exchange, a asks) (answered bool) {
 			return true
 		}
 		run.s.Announce()
-		st.open(x, run, r.up)
-		route, print := x.route, st.printOf(x, a)
+		route, print := x.route, st.open(x, a, run, r.up)
 		st.follow(x, run.s, keepHead(r.up.resp, x.header("Origin")), a, sse.Pos{}, false,
 			func() { st.pump(run, route, print, r.up, body) })
 	case <-timer.C:
 		stop()
 		h := plainHead(x.header("Origin"))
 		run.s.Announce()
+		print := st.printOf(x, a)
 		if x.route.Takeover {
-			run.s.KeepRequest(x.keepRequest())
+			run.s.KeepRequest(x.keepRequest(print))
 		}
 		run.s.SetHead(h.encode())
 		x.first = append(heartbeat(x.route), x.first...) // the byte that the route asks for
-		print := st.printOf(x, a)
 		route := x.route
 		st.follow(x, run.s, h, a, sse.Pos{}, false, nil)
 		st.pumps.Go(func() {
@@ -229,7 +229,7 @@ func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 	st := p.streams
 	lost := func(detail string) { s.Fail(sse.EndLost, "upstream_lost", detail) }
 	route := p.table.Load().Named(rec.Route)
-	x := restoreRequest(p, route, rec.Request)
+	x, print := restoreRequest(p, route, rec.Request)
 	if x == nil || len(from.ID) == 0 {
 		lost("the node that read the upstream died, and the upstream gave no id to go on from")
 		return
@@ -237,6 +237,9 @@ func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 	x.setLastEventID(from.ID)
 	ctx, cancel := context.WithCancelCause(st.ctx)
 	s.Adopt(route.DetachFor, route.AttachFor, cancel)
+	if rec.UpstreamIDs {
+		s.SetUpstreamIDs(print) // who comes back with them finds it here
+	}
 	run := &started{s: s, ctx: ctx, cancel: cancel}
 	st.pumps.Go(func() {
 		up, err := p.roundTrip(ctx, x, sendOptions{})
@@ -252,7 +255,7 @@ func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 			cancel(nil)
 			return
 		}
-		pump := newPump(s, route, "", &st.drafts)
+		pump := newPump(s, route, print, &st.drafts)
 		pump.own, pump.lastID = pump.own || rec.UpstreamIDs, from.ID
 		st.read(run, pump, up, body)
 	})
@@ -305,15 +308,17 @@ type keptRequest struct {
 	ReqID  string      `json:"i"`
 	Fields [][2]string `json:"f"`
 	Body   []byte      `json:"b,omitempty"`
+	Print  string      `json:"s,omitempty"` // its fingerprint
 }
 
 // keepRequest is nil when the body is not known as a whole.
-func (x *exchange) keepRequest() []byte {
+func (x *exchange) keepRequest(print string) []byte {
 	if x.upload != nil && !x.bodyWhole {
 		return nil
 	}
 	k := keptRequest{
 		Method: x.method, URI: x.uri, Host: x.host, Proto: x.proto, Remote: x.remote.String(), ReqID: x.reqID, Body: x.body,
+		Print: print,
 	}
 	for _, f := range x.fields {
 		if strings.EqualFold(f.name, "Last-Event-ID") {
@@ -326,13 +331,13 @@ func (x *exchange) keepRequest() []byte {
 }
 
 // restoreRequest makes an exchange of what keepRequest kept, nil where that
-// is not possible.
-func restoreRequest(p *Proxy, route *Route, kept []byte) *exchange {
+// is not possible, and returns its fingerprint.
+func restoreRequest(p *Proxy, route *Route, kept []byte) (x *exchange, print string) {
 	var k keptRequest
 	if route == nil || json.Unmarshal(kept, &k) != nil || k.Method == "" || !strings.HasPrefix(k.URI, "/") {
-		return nil
+		return nil, ""
 	}
-	x := &exchange{
+	x = &exchange{
 		p: p, route: route, method: k.Method, uri: k.URI, host: k.Host, proto: k.Proto, reqID: k.ReqID,
 		body: k.Body, bodyRead: true, bodyWhole: true,
 	}
@@ -341,7 +346,7 @@ func restoreRequest(p *Proxy, route *Route, kept []byte) *exchange {
 	for _, f := range k.Fields {
 		x.fields = append(x.fields, field{f[0], f[1]})
 	}
-	return x
+	return x, k.Print
 }
 
 // apart is the exchange without its connection, so that it can go upstream
