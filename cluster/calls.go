@@ -283,14 +283,15 @@ func (n *Node) ask(ctx context.Context, to string, m bus.Message) (bus.Message, 
 
 // callAll asks every live peer at once and returns the answers of those who
 // know something, at most after Config.Ask. all says that every peer has
-// answered, and that this node knows who they are.
+// answered, that this node knows who they are, and that there is no other who
+// might have known.
 func (n *Node) callAll(ctx context.Context, m bus.Message) (known []registry.Record, all bool) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Ask)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	peers := *n.peers.Load()
-	all = n.knows(peers)
+	all = n.knows(peers) && n.settled()
 	for peer := range peers {
 		if peer == n.ID() {
 			continue

@@ -140,6 +140,7 @@ func (n *Node) listPeers(ctx context.Context) (now map[string]registry.Node, ok 
 	before := *n.peers.Swap(&now)
 	for id := range before {
 		if _, still := now[id]; !still && id != n.ID() {
+			n.died.Store(int64(time.Since(n.cfg.Self.Started)))
 			n.cfg.Report(Report{What: nodeGone, Node: id})
 			n.count.nodesGone.Add(1)
 		}
@@ -253,6 +254,13 @@ func (n *Node) mayJudge(now map[string]registry.Node) bool {
 	n.mu.Unlock()
 	_, self := now[n.ID()]
 	return self && time.Since(lapsed) >= n.cfg.DeadAfter
+}
+
+// settled reports whether no node has gone of late, whose streams may not have
+// found another owner yet.
+func (n *Node) settled() bool {
+	died := time.Duration(n.died.Load())
+	return died == 0 || time.Since(n.cfg.Self.Started)-died >= n.cfg.DeadAfter
 }
 
 // knows reports whether the list has all who live, as far as the registry has

@@ -85,6 +85,28 @@ func TestPrintAheadOfLog(t *testing.T) {
 	})
 }
 
+// TestPrintBetweenOwners: a stream whose owner is dead, and that nobody could take
+// over before the registry went away, too, is not said not to be.
+func TestPrintBetweenOwners(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.join(takesOver(w), "a", "b", "c")
+		s := n[0].begin(func(spec *Spec) { spec.Request = []byte("again") })
+		s.SetUpstreamIDs("p")
+		s.send(5)
+		n[1].open(s.ID, "a", 0)
+		wait(time.Second)
+		n[0].kill()
+		w.reg.set(away("claim"))
+		wait(deadAfter + checkEvery)
+		w.reg.set(hung)
+		for _, one := range n[1:] {
+			if _, err := one.ByPrint(context.Background(), "p", []byte("u3")); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s: %v", one.ID(), err)
+			}
+		}
+	})
+}
+
 // TestPrintOfEmptied: a registry that was just emptied does not know that there
 // is no stream, where a node that may own it cannot be asked; who comes back
 // then has nothing asked of the service a second time. Otherwise an id that
