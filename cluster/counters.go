@@ -9,6 +9,7 @@ import (
 type counters struct {
 	logged, sent, received                        atomic.Uint64
 	logErrors, registryErrors, sendErrors         atomic.Uint64
+	rewritten                                     atomic.Uint64
 	lostUnroutable, lostRefused, lostOverfl       atomic.Uint64
 	jumps, foundByCheck, gaps                     atomic.Uint64
 	garbage, registryDropped                      atomic.Uint64
@@ -34,6 +35,7 @@ type Stats struct {
 	LogErrors, RegistryErrors, SendErrors    uint64
 	Lost                                     map[bus.LostReason]uint64
 	Jumps                                    uint64 // times a replica met frames beyond the next one
+	Rewritten                                uint64 // logs that were found empty, to be written again
 	FoundByCheck                             uint64 // replicas that a tail check found behind while the bus was up
 	Gaps                                     uint64 // gaps told to clients
 	Garbage                                  uint64 // messages that could not be understood
@@ -69,7 +71,7 @@ func (n *Node) Stats() Stats {
 			bus.LostRefused:    c.lostRefused.Load(),
 			bus.LostOverflow:   c.lostOverfl.Load(),
 		},
-		Jumps: c.jumps.Load(), FoundByCheck: c.foundByCheck.Load(), Gaps: c.gaps.Load(),
+		Jumps: c.jumps.Load(), FoundByCheck: c.foundByCheck.Load(), Rewritten: c.rewritten.Load(), Gaps: c.gaps.Load(),
 		Garbage: c.garbage.Load(), RegistryDropped: c.registryDropped.Load(),
 		NodesGone: c.nodesGone.Load(), Takeovers: c.takeovers.Load(), ElectionsUnheld: c.electionsUnheld.Load(),
 		BusUp: n.busUp.Load(), Outbox: waiting,

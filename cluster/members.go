@@ -245,16 +245,20 @@ func (n *Node) disowns(ctx context.Context, node string, id sse.StreamID) bool {
 	return errors.Is(err, ErrUnknown)
 }
 
-// mayJudge reports whether absence from the list means death: not while the
-// registry has forgotten us too, nor until everybody had the time to register
-// again after that.
-func (n *Node) mayJudge(now map[string]registry.Node) bool {
+// listedSince reports whether we are among the nodes that live, and have been for
+// Config.DeadAfter, so that everybody had the time to register as well.
+func (n *Node) listedSince(now map[string]registry.Node, when *time.Time) bool {
 	n.mu.Lock()
-	lapsed := n.lapsed
+	at := *when
 	n.mu.Unlock()
 	_, self := now[n.ID()]
-	return self && time.Since(lapsed) >= n.cfg.DeadAfter
+	return self && time.Since(at) >= n.cfg.DeadAfter
 }
+
+// mayJudge reports whether absence from the list means death: not while the
+// registry has forgotten us too, nor until everybody had the time to register
+// again after that, nor as long as this node is young.
+func (n *Node) mayJudge(now map[string]registry.Node) bool { return n.listedSince(now, &n.lapsed) }
 
 // settled reports whether no node has gone of late, whose streams may not have
 // found another owner yet.
@@ -265,13 +269,7 @@ func (n *Node) settled() bool {
 
 // knows reports whether the list has all who live, as far as the registry has
 // forgotten nobody who did not have the time to register again.
-func (n *Node) knows(now map[string]registry.Node) bool {
-	n.mu.Lock()
-	forgotten := n.forgotten
-	n.mu.Unlock()
-	_, self := now[n.ID()]
-	return self && time.Since(forgotten) >= n.cfg.DeadAfter
-}
+func (n *Node) knows(now map[string]registry.Node) bool { return n.listedSince(now, &n.forgotten) }
 
 // cares reports whether a stream of that owner is in good hands: those of
 // another node that lives. A replica whose owner is this node was claimed, and

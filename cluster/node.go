@@ -120,10 +120,10 @@ type Node struct {
 	lapsed    time.Time // when our own lease was last found gone, be it because we began
 	forgotten time.Time // the same, but for that
 
-	died      atomic.Int64  // when another node was last found gone, since the start; 0: never
-	lapses    atomic.Uint64 // how often that was
+	lapses    atomic.Uint64 // how often the lease was found gone by a node that had begun
 	renewed   atomic.Int64  // when the last beat that got through began, since the start
 	beatFails atomic.Bool   // the last one did not
+	died      atomic.Int64  // when another node was last found gone, since the start; 0: never
 
 	tag   [8]byte        // of our id, as edge ids bear it
 	wg    sync.WaitGroup // short-lived helpers: takeovers, follow-ups

@@ -244,6 +244,7 @@ func (o *outbox) part(ctx context.Context, list []*Stream) (n int, err error) {
 			// beginning, before anything newer: else others would see a gap where
 			// nothing is lost.
 			s.logged.Store(0)
+			o.n.count.rewritten.Add(1)
 			o.add(s)
 		case errors.Is(failed, reconnect.ErrBatch), errors.Is(failed, reconnect.ErrBroken):
 			// To try again is no use. Whoever reads on is told of the gap.

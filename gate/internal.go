@@ -165,6 +165,7 @@ func (g *Gate) register() {
 		cl(fmt.Sprintf("ssegate_bus_lost_total{reason=%q}", why), func(s clusterStats) uint64 { return s.Lost[why] })
 	}
 	cl("ssegate_replica_jumps_total", func(s clusterStats) uint64 { return s.Jumps })
+	cl("ssegate_logs_rewritten_total", func(s clusterStats) uint64 { return s.Rewritten })
 	cl("ssegate_tail_check_found_total", func(s clusterStats) uint64 { return s.FoundByCheck })
 	cl("ssegate_gaps_total", func(s clusterStats) uint64 { return s.Gaps })
 	cl("ssegate_bus_garbage_total", func(s clusterStats) uint64 { return s.Garbage })

@@ -33,7 +33,7 @@ func TestReadAllocs(t *testing.T) {
 				time.Sleep(silence)
 			}
 			defer debug.SetGCPercent(debug.SetGCPercent(-1))
-			const n = 100
+			const n = 60
 			for range n {
 				round()
 			}

@@ -105,8 +105,7 @@ func (st *streams) idle() bool {
 }
 
 // close ends what is left: upstreams are cancelled. What becomes of their streams
-// is said by the other nodes, as if this one had died; see ended. It waits for the
-// pumps.
+// says started.left. It waits for the pumps.
 func (st *streams) close(ctx context.Context) {
 	st.stop(cluster.ErrLeaving)
 	done := make(chan struct{})

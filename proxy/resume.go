@@ -81,7 +81,7 @@ func (st *streams) over(x *exchange, a asks, rec registry.Record) (answered bool
 	switch rec.End {
 	case sse.EndClean, sse.EndCut, sse.EndDetached, sse.EndLeft:
 		if a.get {
-			if rec.End == sse.EndLeft && rec.UpstreamID == nil {
+			if rec.End == sse.EndLeft && rec.UpstreamID == nil && a.edgeErr == nil {
 				st.tellGap(x, a) // it begins anew, and that was our doing
 			}
 			// A feed, or a backend that marks nothing: as without us, but

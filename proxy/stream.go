@@ -240,7 +240,7 @@ func (p *Proxy) Resume(s *cluster.Stream, rec registry.Record, from sse.Frame) {
 	if rec.UpstreamIDs {
 		s.SetUpstreamIDs(print) // who comes back with them finds it here
 	}
-	run := &started{s: s, ctx: ctx, cancel: cancel}
+	run := &started{s: s, ctx: ctx, cancel: cancel, get: x.method == "GET"}
 	st.pumps.Go(func() {
 		up, err := p.roundTrip(ctx, x, sendOptions{})
 		if err != nil {

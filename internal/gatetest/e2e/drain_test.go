@@ -225,6 +225,24 @@ func TestDrainTimeout(t *testing.T) {
 	}
 }
 
+// TestDrainBeforeFirstByte: an answer that has not begun when drain_timeout is
+// over ends cut, without a word: its client asks again, as it would without us.
+func TestDrainBeforeFirstByte(t *testing.T) {
+	b := NewBackend(t)
+	n := Start(t, bin, "one", "[node]\ndrain_timeout = \"300ms\"\n"+config(b.URL, "first_byte_heartbeat = \"50ms\"\nheartbeat = \"50ms\"\n"))
+	s := EventSource(t, n.URL+"/hold", "")
+	run := b.Next()
+	n.Term()
+	events, clean := s.Rest()
+	if clean || slices.ContainsFunc(events, func(ev Event) bool { return ev.Name != "" || ev.Data != "" }) {
+		t.Errorf("ended with %q, clean %v", events, clean)
+	}
+	run.Cancelled(t)
+	if code := n.Exited(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // TestSecondTerm: who is told twice leaves now.
 func TestSecondTerm(t *testing.T) {
 	b := NewBackend(t)

@@ -77,6 +77,30 @@ func TestTakeoverOfPost(t *testing.T) {
 	}
 }
 
+// TestOwnIDsAtNewOwner: the node that took a stream over knows by itself to
+// which request it belongs: who comes back to it with an id of the backend's,
+// while Redis is away, finds it.
+func TestOwnIDsAtNewOwner(t *testing.T) {
+	w := &world{redis: service.Redis(t), rabbit: service.Rabbit(t), backend: NewBackend(t)}
+	a, b := w.pair(t, `takeover = "last-event-id"`)
+	const path = "/count?n=100000&every=10ms&ids=1"
+	s := EventSource(t, a.URL+path, "")
+	got := s.Take(20)
+	far := EventSource(t, b.URL+path, s.LastID)
+	got = append(got, far.Take(5)...)
+	a.Kill()
+	Eventually(t, "b has taken it over", func() bool { return b.Metric("ssegate_takeovers_total") == 1 })
+	got = append(got, far.Take(100)...)
+	w.redis.Pause()
+	back := EventSource(t, b.URL+path, far.LastID)
+	got = append(got, back.Take(5)...)
+	w.redis.Resume()
+	want(t, got, Numbers(1, len(got), false))
+	if runs := w.backend.Runs("/count"); runs != 2 {
+		t.Errorf("the backend ran %d times", runs)
+	}
+}
+
 // TestDoneWithoutID: a backend gives ids, but not to its last event. Who comes
 // back with the id before it gets it once more, and then a 204: not the same
 // again and again.
